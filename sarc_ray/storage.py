@@ -1,0 +1,223 @@
+"""Objects and tables under any fsspec URL; the only module that uses fsspec.
+
+Credentials and endpoints come from the store's own environment variables (for S3: ``AWS_ACCESS_KEY_ID``,
+``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``), never from a configuration file, so that no secret is saved
+with a run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import posixpath
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+from fsspec.asyn import AsyncFileSystem
+
+from sarc_ray.errors import StorageError
+
+_SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
+_CONCURRENT_READS = 64
+
+
+def is_absolute(uri: str) -> bool:
+    """True for URLs with a scheme and for absolute local paths."""
+    return bool(_SCHEME.match(uri)) or os.path.isabs(uri)
+
+
+def canonical_uri(uri: str) -> str:
+    """One spelling per object: local paths become absolute and lose ``file://``, ``a/./b//c`` becomes ``a/b/c``."""
+    match = _SCHEME.match(uri)
+    if match and match.group().lower() not in ("file://", "local://"):
+        return match.group().lower() + posixpath.normpath(uri[match.end() :])
+    return os.path.abspath(uri[match.end() :] if match else uri)
+
+
+def join(base: str, *parts: str) -> str:
+    """Join path parts to a URL or local path; an absolute part wins, as in ``os.path.join``."""
+    for part in parts:
+        base = part if is_absolute(part) else f"{base.rstrip('/')}/{part}"
+    return base
+
+
+def parent(uri: str) -> str:
+    """URL or path of the folder that holds ``uri``."""
+    return uri.rsplit("/", 1)[0] if "/" in uri else "."
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The fsspec file system of a URL and the path within it.
+
+    Raises:
+        StorageError: unknown scheme, or a store that cannot be opened (missing credentials, say).
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(canonical_uri(uri))
+    except (ValueError, ImportError, OSError) as error:
+        raise StorageError(f"{uri}: cannot open this store ({error}); check the URL's scheme and credentials") from error
+    return fs, path
+
+
+def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The same as :func:`filesystem` for readers that want pyarrow's interface (Ray Data)."""
+    fs, path = filesystem(uri)
+    if fs.protocol == "file" or "file" in fs.protocol:
+        return pyarrow.fs.LocalFileSystem(), path
+    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
+
+
+def exists(uri: str) -> bool:
+    """True when an object or a folder lies under ``uri``."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache()
+    return bool(fs.exists(path))
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read one object.
+
+    Raises:
+        StorageError: the object is missing or the store fails.
+    """
+    fs, path = filesystem(uri)
+    try:
+        data: bytes = fs.cat_file(path)
+    except FileNotFoundError as error:
+        raise StorageError(f"{uri}: no such object; check the path") from error
+    except OSError as error:
+        raise StorageError(f"{uri}: cannot be read ({error})") from error
+    return data
+
+
+def read_many(uris: Sequence[str]) -> list[bytes | Exception]:
+    """Read many objects at once, requests in parallel; a failure is returned in its place, never raised.
+
+    A missing object comes back as ``FileNotFoundError``.
+    """
+    results: list[bytes | Exception] = [FileNotFoundError("not read")] * len(uris)
+    by_store: dict[int, tuple[fsspec.AbstractFileSystem, list[tuple[int, str]]]] = {}
+    for index, uri in enumerate(uris):
+        try:
+            fs, path = filesystem(uri)
+        except StorageError as error:
+            results[index] = error
+            continue
+        by_store.setdefault(id(fs), (fs, []))[1].append((index, path))
+    for fs, entries in by_store.values():
+        for (index, _), value in zip(entries, _cat_all(fs, [path for _, path in entries]), strict=True):
+            results[index] = value
+    return results
+
+
+def _cat_all(fs: fsspec.AbstractFileSystem, paths: list[str]) -> list[bytes | Exception]:
+    if isinstance(fs, AsyncFileSystem):
+        found = fs.cat(sorted(set(paths)), on_error="return", batch_size=_CONCURRENT_READS)
+        return [found[fs._strip_protocol(path)] for path in paths]
+    values: list[bytes | Exception] = []
+    for path in paths:
+        try:
+            values.append(fs.cat_file(path))
+        except OSError as error:
+            values.append(error)
+    return values
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write one object whole: readers see the old object or the new one.
+
+    Raises:
+        StorageError: the store refuses the write.
+    """
+    fs, path = filesystem(uri)
+    try:
+        if isinstance(fs, AsyncFileSystem):
+            fs.pipe_file(path, data)
+            return
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        temporary = f"{path}.{os.getpid()}.tmp"
+        fs.pipe_file(temporary, data)
+        fs.mv(temporary, path)
+    except OSError as error:
+        raise StorageError(f"{uri}: cannot be written ({error}); check permissions and free space") from error
+
+
+def read_text(uri: str) -> str:
+    """Read one object as UTF-8 text."""
+    return read_bytes(uri).decode("utf-8")
+
+
+def write_text(uri: str, text: str) -> None:
+    """Write one object as UTF-8 text."""
+    write_bytes(uri, text.encode("utf-8"))
+
+
+def read_json(uri: str) -> Any:
+    """Read one JSON object.
+
+    Raises:
+        StorageError: missing, or not JSON.
+    """
+    try:
+        return json.loads(read_bytes(uri))
+    except ValueError as error:
+        raise StorageError(f"{uri}: not valid JSON ({error})") from error
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write one JSON object, keys sorted, so that equal content gives equal bytes."""
+    write_text(uri, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def list_files(uri: str, suffix: str = "") -> list[str]:
+    """URLs of all objects below a folder, sorted; an absent folder has none."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache()
+    if not fs.exists(path):
+        return []
+    return sorted(str(fs.unstrip_protocol(p)) for p in fs.find(path) if p.endswith(suffix))
+
+
+def remove_tree(uri: str) -> None:
+    """Delete an object or a folder with all below it; nothing happens when it is absent."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache()
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+def read_table(uri: str) -> pd.DataFrame:
+    """Read a table: ``.csv`` text (all columns as strings, empty cells as ""), a Parquet file, or a folder of Parquet files.
+
+    Raises:
+        StorageError: missing or unreadable.
+    """
+    if uri.endswith(".csv"):
+        return pd.read_csv(io.BytesIO(read_bytes(uri)), dtype=str, keep_default_na=False)
+    files = [uri] if uri.endswith(".parquet") else list_files(uri, ".parquet")
+    if not files:
+        raise StorageError(f"{uri}: no .csv or .parquet table here; check the path")
+    try:
+        tables = [pq.read_table(io.BytesIO(read_bytes(file))) for file in files]
+    except pa.ArrowInvalid as error:
+        raise StorageError(f"{uri}: not a Parquet file ({error})") from error
+    return pa.concat_tables(tables, promote_options="default").to_pandas()
+
+
+def write_table(uri: str, table: pd.DataFrame | pa.Table) -> None:
+    """Write a table as ``.csv`` or as one Parquet file, by the URL's ending."""
+    if uri.endswith(".csv"):
+        frame = table if isinstance(table, pd.DataFrame) else table.to_pandas()
+        write_text(uri, frame.to_csv(index=False, lineterminator="\n"))
+        return
+    arrow = pa.Table.from_pandas(table, preserve_index=False) if isinstance(table, pd.DataFrame) else table
+    sink = io.BytesIO()
+    pq.write_table(arrow, sink, compression="zstd")
+    write_bytes(uri, sink.getvalue())
