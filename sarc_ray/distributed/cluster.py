@@ -1,0 +1,66 @@
+"""Starting, joining and leaving Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+
+from sarc_ray.distributed.settings import EngineConfig
+from sarc_ray.errors import ConfigError
+
+# Read when Ray starts. A report of a trainer is polled at this interval; the default of 2 s makes short trainings
+# wait. The working folder stays the user's own, so that relative paths mean the same in a worker.
+_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextlib.contextmanager
+def session(config: EngineConfig) -> Iterator[None]:
+    """Hold a Ray connection for the length of the block; one that is open already is used and left open.
+
+    Raises:
+        ConfigError: ``engine.address`` names a cluster that cannot be joined.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    local = config.address == "local"
+    try:
+        ray.init(
+            address=config.address,
+            num_cpus=config.num_cpus if local else None,
+            include_dashboard=False if local else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+        )
+    except ConnectionError as error:
+        raise ConfigError(
+            f"engine.address: no Ray cluster answers at {config.address!r} ({error}); "
+            "start one with 'ray start --head', or use --set engine.address=local"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cpu_count() -> int:
+    """Logical CPUs of the whole cluster."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def gpu_count() -> float:
+    """GPUs of the whole cluster."""
+    return float(ray.cluster_resources().get("GPU", 0.0))

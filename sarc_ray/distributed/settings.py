@@ -1,0 +1,47 @@
+"""Configuration of the engine; imports nothing heavy, so that the command line stays quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """How the work is spread; none of these values changes a result.
+
+    Attributes:
+        address: ``local`` starts Ray in this process, ``auto`` joins the cluster of a submitted job or of
+            ``RAY_ADDRESS``.
+        num_cpus: logical CPUs of a local Ray; null takes all cores.
+        gpus_per_member: GPUs (a fraction is fine) reserved by the trainer of one ensemble member; 0 trains on CPUs.
+        members_at_once: upper limit of trainers at one time; null takes what the resources allow.
+        member_retries: how often a member whose worker died is started again from its last checkpoint.
+        checkpoint_interval_s: shortest time between two training checkpoints of a member, in seconds.
+        trials_at_once: upper limit of stage-2 trials at one time; null takes one per CPU.
+        rows_per_block: manifest rows fetched, decoded and written together (a unit of retry and resume).
+        scorers: number of ensemble actors that score pictures; null takes one per GPU, or one per two CPUs.
+        gpus_per_scorer: GPUs reserved by each of them.
+        scorer_threads: threads of each ensemble actor on a CPU.
+    """
+
+    address: str
+    num_cpus: int | None
+    gpus_per_member: float
+    members_at_once: int | None
+    member_retries: int
+    checkpoint_interval_s: float
+    trials_at_once: int | None
+    rows_per_block: int
+    scorers: int | None
+    gpus_per_scorer: float
+    scorer_threads: int
+
+    def __post_init__(self) -> None:
+        for name in ("num_cpus", "members_at_once", "trials_at_once", "rows_per_block", "scorers", "scorer_threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: found {value}, must be at least 1")
+        for name in ("gpus_per_member", "gpus_per_scorer", "member_retries", "checkpoint_interval_s"):
+            value = getattr(self, name)
+            if value < 0:
+                raise ValueError(f"{name}: found {value}, must not be negative")
