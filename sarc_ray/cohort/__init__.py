@@ -1,0 +1,1 @@
+"""Who is in the study: the manifest, eligibility, outcome definitions and splits."""
