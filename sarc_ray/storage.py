@@ -12,6 +12,7 @@ import json
 import os
 import posixpath
 import re
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -221,3 +222,8 @@ def write_table(uri: str, table: pd.DataFrame | pa.Table) -> None:
     sink = io.BytesIO()
     pq.write_table(arrow, sink, compression="zstd")
     write_bytes(uri, sink.getvalue())
+
+
+def scratch_folder(purpose: str) -> str:
+    """A new empty folder on the local disk for files that another library insists on writing."""
+    return tempfile.mkdtemp(prefix=f"sarc-ray-{purpose}-")

@@ -1,0 +1,115 @@
+"""From image rows to score rows: the pure function behind population scoring.
+
+N images, size S: pictures are uint8 of shape (N, S, S).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import pyarrow as pa
+
+from sarc_ray.bundle import Bundle
+from sarc_ray.errors import REASONS, Outcome, Reason
+from sarc_ray.imaging.batch import stack_images
+
+# Copied from the manifest; nothing else of it reaches the score table.
+CARRIED_COLUMNS = ("patient_key", "study_key", "site", "device")
+_HEADER_SOURCES = {"age_years": "header_age_years", "sex": "header_sex", "view": "header_view"}
+_MISSING_REASONS = {
+    "age_years": Reason.MISSING_AGE,
+    "sex": Reason.MISSING_SEX,
+    "bmi_kg_m2": Reason.MISSING_BMI,
+    "view": Reason.MISSING_VIEW,
+}
+_TEXT_FEATURES = frozenset({"sex", "view"})
+
+
+def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str) -> pa.Table:
+    """Score a batch of the image table.
+
+    Args:
+        batch: image-table columns (:data:`sarc_ray.imaging.batch.IMAGE_SCHEMA`) beside the manifest's clinical
+            features and :data:`CARRIED_COLUMNS`.
+        bundle: the model.
+        run_id: names the run in every row.
+
+    Returns:
+        One row per input row, in order, with the columns of :func:`score_schema`.
+    """
+    frame = batch.drop_columns(["image"]).to_pandas()
+    clinical = resolve_clinical(frame, bundle.spec.clinical_features)
+    frame[clinical.columns] = clinical
+    frame["view"] = _with_fallback(frame, "view")
+    readable = frame["outcome"] == Outcome.SCORED
+    reasons = clinical_reasons(clinical, age_min_years=bundle.spec.age_min_years).where(readable, frame["reason"])
+    usable = (readable & (reasons == Reason.NONE)).to_numpy()
+    if usable.any():
+        images_NSS = stack_images(batch["image"].filter(pa.array(usable)), bundle.spec.preprocess.size_px)
+        scored = bundle.score(images_NSS, clinical[usable].reset_index(drop=True))
+        for name in scored.columns:
+            values = pd.Series(scored[name].to_numpy(), index=frame.index[usable])
+            frame[name] = values.reindex(frame.index)
+    facts = [REASONS[Reason(reason)] for reason in reasons]
+    frame["reason"] = [str(reason) for reason in reasons]
+    frame["outcome"] = [str(fact.outcome) for fact in facts]
+    frame["retryable"] = [fact.retryable for fact in facts]
+    frame["model_id"] = bundle.model_id
+    frame["run_id"] = run_id
+    schema = score_schema(bundle.spec.clinical_features, [target.name for target in bundle.spec.targets])
+    return pa.Table.from_pandas(frame.reindex(columns=schema.names), schema=schema, preserve_index=False)
+
+
+def score_schema(clinical_features: Sequence[str], target_names: Sequence[str]) -> pa.Schema:
+    """Columns of the score table: plain scalars only, so that any reader of Parquet understands them."""
+    fields = [
+        ("row_id", pa.int64()),
+        ("patient_key", pa.string()),
+        ("study_key", pa.string()),
+        ("image_sha256", pa.string()),
+        ("outcome", pa.string()),
+        ("reason", pa.string()),
+        ("retryable", pa.bool_()),
+        ("acquired_month", pa.string()),
+        ("site", pa.string()),
+        ("device", pa.string()),
+        ("view", pa.string()),
+    ]
+    fields += [(f, pa.string() if f in _TEXT_FEATURES else pa.float64()) for f in clinical_features if f != "view"]
+    for target in target_names:
+        fields += [(f"{target}_{part}", pa.float64()) for part in ("mu", "sigma", "var_aleatoric", "var_epistemic")]
+        fields.append((f"{target}_uncertainty_pct", pa.float64()))
+    fields += [("raw_score", pa.float64()), ("score", pa.float64()), ("flag", pa.bool_())]
+    return pa.schema([*fields, ("model_id", pa.string()), ("run_id", pa.string())])
+
+
+def resolve_clinical(frame: pd.DataFrame, clinical_features: Sequence[str]) -> pd.DataFrame:
+    """The bundle's clinical features: the manifest's value, or the DICOM header's where that is absent.
+
+    Args:
+        frame: manifest columns beside the ``header_*`` columns of the image table.
+        clinical_features: names of manifest columns.
+
+    Returns:
+        Shape (N, features), same index; missing values stay missing.
+    """
+    return pd.DataFrame({name: _with_fallback(frame, name) for name in clinical_features}, index=frame.index)
+
+
+def clinical_reasons(clinical: pd.DataFrame, *, age_min_years: float) -> pd.Series:
+    """Why a row's clinical features keep it from being scored; ``Reason.NONE`` where they do not."""
+    reasons = pd.Series([Reason.NONE] * len(clinical), index=clinical.index, dtype=object)
+    if "age_years" in clinical:
+        reasons[(clinical["age_years"] < age_min_years).to_numpy()] = Reason.AGE_BELOW_MINIMUM
+    for name in reversed(list(clinical.columns)):
+        reasons[clinical[name].isna().to_numpy()] = _MISSING_REASONS.get(name, Reason.MISSING_FEATURE)
+    return reasons
+
+
+def _with_fallback(frame: pd.DataFrame, name: str) -> pd.Series:
+    dtype = object if name in _TEXT_FEATURES else float
+    empty = pd.Series([None] * len(frame), index=frame.index, dtype=dtype)
+    own = frame[name].astype(dtype) if name in frame else empty
+    source = _HEADER_SOURCES.get(name)
+    return own if source is None or source not in frame else own.where(own.notna(), frame[source].astype(dtype))

@@ -1,0 +1,161 @@
+"""Sealed tables: many small parts become a few immutable files, and a pointer object is moved last.
+
+Layout under a table's URL::
+
+    current.json                 the pointer: version, files, counts, lineage; replaced as a whole
+    versions/<version>/*.parquet immutable; what DuckDB, Spark, Polars and pandas read
+    work/                        parts and job checkpoint of a run under way; removed at the seal
+
+A reader follows the pointer and so sees the old table or the new one, never a mixture.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sarc_ray import storage
+from sarc_ray.errors import SchemaVersionError, StorageError
+
+SCHEMA_VERSION = 1
+_FILE_BYTES = 128 * 1024**2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pointer:
+    """Content of ``current.json``."""
+
+    version: str
+    files: tuple[str, ...]
+    n_rows: int
+    counts: dict[str, int]
+    lineage: dict[str, Any]
+
+
+def work_uri(uri: str) -> str:
+    """Folder for the parts of a run under way."""
+    return storage.join(uri, "work")
+
+
+def read_pointer(uri: str) -> Pointer | None:
+    """The pointer of a table, or None where no table was sealed yet.
+
+    Raises:
+        SchemaVersionError: the table was sealed by a newer release.
+    """
+    pointer_uri = storage.join(uri, "current.json")
+    if not storage.exists(pointer_uri):
+        return None
+    found = storage.read_json(pointer_uri)
+    if found["schema_version"] > SCHEMA_VERSION:
+        raise SchemaVersionError(
+            f"{pointer_uri}: schema version {found['schema_version']}, this release reads up to {SCHEMA_VERSION}; "
+            "install a newer sarc-ray"
+        )
+    return Pointer(
+        version=found["version"],
+        files=tuple(found["files"]),
+        n_rows=found["n_rows"],
+        counts=found["counts"],
+        lineage=found["lineage"],
+    )
+
+
+def iterate(uri: str, *, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The files of a sealed table, one at a time.
+
+    Raises:
+        StorageError: no sealed table lies under ``uri``.
+    """
+    pointer = read_pointer(uri)
+    if pointer is None:
+        raise StorageError(f"{uri}: no finished table here; run the step that writes it first")
+    for name in pointer.files:
+        yield pq.read_table(io.BytesIO(storage.read_bytes(storage.join(uri, name))), columns=columns)
+
+
+def read(uri: str, *, columns: list[str] | None = None) -> pd.DataFrame:
+    """A whole sealed table in memory, rows ordered by ``row_id``."""
+    frame = pa.concat_tables(list(iterate(uri, columns=columns)), promote_options="default").to_pandas()
+    return frame.sort_values("row_id", ignore_index=True) if "row_id" in frame else frame
+
+
+def seal(uri: str, *, version: str, expected_row_ids: np.ndarray, lineage: Mapping[str, Any]) -> Pointer:
+    """Reconcile the parts with the manifest, compact them, and move the pointer.
+
+    Args:
+        uri: the table; its parts lie in ``work/parts``.
+        version: name of the immutable prefix.
+        expected_row_ids: shape (n_rows,), int64, unique: the manifest's rows.
+        lineage: what made the table; stored in the pointer.
+
+    Raises:
+        StorageError: rows are missing, or rows are there that the manifest does not know; nothing is sealed.
+    """
+    counts: dict[str, int] = {}
+    files: list[str] = []
+    seen: list[np.ndarray] = []
+    for number, table in enumerate(_compacted(storage.join(work_uri(uri), "parts"))):
+        name = f"versions/{version}/part-{number:05d}.parquet"
+        storage.write_table(storage.join(uri, name), table)
+        files.append(name)
+        seen.append(table.column("row_id").to_numpy())
+        for reason in pc.value_counts(table.column("outcome")).to_pylist():
+            counts[reason["values"]] = counts.get(reason["values"], 0) + reason["counts"]
+    found = np.concatenate(seen) if seen else np.empty(0, dtype=np.int64)
+    _reconcile(uri, found, expected_row_ids)
+    pointer = Pointer(version=version, files=tuple(files), n_rows=len(found), counts=counts, lineage=dict(lineage))
+    storage.write_json(
+        storage.join(uri, "current.json"),
+        {
+            "schema_version": SCHEMA_VERSION,
+            "version": version,
+            "files": files,
+            "n_rows": pointer.n_rows,
+            "counts": counts,
+            "lineage": pointer.lineage,
+        },
+    )
+    storage.remove_tree(work_uri(uri))
+    return pointer
+
+
+def _compacted(parts_uri: str) -> Iterator[pa.Table]:
+    """Parts joined into tables of about ``_FILE_BYTES``, each ``row_id`` once, ordered within a table."""
+    known: set[int] = set()
+    pending: list[pa.Table] = []
+    n_bytes = 0
+    for part in storage.list_files(parts_uri, ".parquet"):
+        table = pq.read_table(io.BytesIO(storage.read_bytes(part)))
+        row_ids = table.column("row_id").to_pylist()
+        keep = []
+        for row_id in row_ids:
+            keep.append(row_id not in known)
+            known.add(row_id)
+        table = table.filter(pa.array(keep))
+        pending.append(table)
+        n_bytes += table.nbytes
+        if n_bytes >= _FILE_BYTES:
+            yield pa.concat_tables(pending, promote_options="default").sort_by("row_id")
+            pending, n_bytes = [], 0
+    if pending:
+        yield pa.concat_tables(pending, promote_options="default").sort_by("row_id")
+
+
+def _reconcile(uri: str, found: np.ndarray, expected: np.ndarray) -> None:
+    missing = np.setdiff1d(expected, found)
+    strange = np.setdiff1d(found, expected)
+    if len(missing) or len(strange):
+        raise StorageError(
+            f"{uri}: {len(missing)} of {len(expected)} manifest rows have no outcome and {len(strange)} outcomes have "
+            "no manifest row; the table was not sealed. Run the same command again; if it repeats, remove "
+            f"{work_uri(uri)} and start afresh"
+        )
