@@ -1,0 +1,88 @@
+"""Random variations of training pictures: one affine warp and one change of brightness per picture.
+
+The paper's list (Ryu et al. 2023, Step 1) is "random shift, rotation, horizontal flip, zoom, brightness and
+random multiplication five times". The whole batch is varied at once, on the device where it lies.
+Shapes: B pictures, C channels, H rows, W columns; T = 2 x 3 entries of an affine map.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch.nn import functional
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """How training pictures are varied. Every size is the half-width of a uniform draw.
+
+    Args:
+        copies: how often one epoch visits each picture, each time varied anew (1 or more); with cached features,
+            the number of varied copies that are kept beside the original (0 or more).
+        shift_fraction: shift along each axis, as a fraction of the picture's side.
+        rotation_degrees: turn about the centre.
+        horizontal_flip: mirror left and right with probability one half.
+        zoom_fraction: 0.1 draws scales of 0.9 to 1.1.
+        brightness_fraction: added to every pixel, as a fraction of the full grey scale.
+        multiply_fraction: 0.1 multiplies every pixel by 0.9 to 1.1.
+    """
+
+    copies: int
+    shift_fraction: float
+    rotation_degrees: float
+    horizontal_flip: bool
+    zoom_fraction: float
+    brightness_fraction: float
+    multiply_fraction: float
+
+    def __post_init__(self) -> None:
+        if self.copies < 0:
+            raise ValueError(f"copies: found {self.copies}, allowed: 0 or more")
+        for field in fields(self):
+            if field.name.endswith("_fraction") and not 0.0 <= getattr(self, field.name) < 1.0:
+                raise ValueError(f"{field.name}: found {getattr(self, field.name)}, allowed: 0 up to, not including, 1")
+        if not 0.0 <= self.rotation_degrees <= 180.0:
+            raise ValueError(f"rotation_degrees: found {self.rotation_degrees}, allowed: 0 to 180")
+
+
+def augment(x_BCHW: torch.Tensor, config: AugmentConfig, *, generator: torch.Generator) -> torch.Tensor:
+    """Vary each picture of a batch at random.
+
+    Args:
+        x_BCHW: grey levels in [0, 1], float.
+        config: the sizes of the variations.
+        generator: source of randomness, on the device of ``x_BCHW``.
+
+    Returns:
+        Pictures of the same shape, in [0, 1]. What a warp draws in from outside repeats the nearest edge pixel.
+    """
+    n_pictures = x_BCHW.shape[0]
+    # One draw of fixed width, whatever is switched on: turning one variation off leaves the others as they were.
+    u_BK = 2.0 * torch.rand(n_pictures, 7, generator=generator, device=x_BCHW.device) - 1.0
+    if _warps(config):
+        grid_BHWT = functional.affine_grid(_affine_BT(u_BK, config), list(x_BCHW.shape), align_corners=False)
+        x_BCHW = functional.grid_sample(
+            x_BCHW, grid_BHWT.to(x_BCHW.dtype), mode="bilinear", padding_mode="border", align_corners=False
+        )
+    gain_B = 1.0 + config.multiply_fraction * u_BK[:, 5]
+    offset_B = config.brightness_fraction * u_BK[:, 6]
+    return (x_BCHW * gain_B[:, None, None, None] + offset_B[:, None, None, None]).clamp(0.0, 1.0)
+
+
+def _warps(config: AugmentConfig) -> bool:
+    return config.horizontal_flip or any((config.shift_fraction, config.rotation_degrees, config.zoom_fraction))
+
+
+def _affine_BT(u_BK: torch.Tensor, config: AugmentConfig) -> torch.Tensor:
+    """Affine maps from output to input coordinates, where the picture spans -1 to 1 on both axes."""
+    angle_B = math.radians(config.rotation_degrees) * u_BK[:, 0]
+    scale_B = 1.0 / (1.0 + config.zoom_fraction * u_BK[:, 1])
+    mirror_B = torch.where(u_BK[:, 2] < 0.0, -1.0, 1.0) if config.horizontal_flip else torch.ones_like(angle_B)
+    # The side is two units long, so a shift by a fraction f of it is 2 f units.
+    shift_B2 = 2.0 * config.shift_fraction * u_BK[:, 3:5]
+    cos_B, sin_B = scale_B * torch.cos(angle_B), scale_B * torch.sin(angle_B)
+    row_x_B3 = torch.stack([mirror_B * cos_B, -mirror_B * sin_B, shift_B2[:, 0]], dim=1)
+    row_y_B3 = torch.stack([sin_B, cos_B, shift_B2[:, 1]], dim=1)
+    return torch.stack([row_x_B3, row_y_B3], dim=1)

@@ -1,0 +1,289 @@
+"""The network of one ensemble member: convolutions, global average pooling, dense layers, (mu, sigma).
+
+Shapes: B pictures, C channels, H rows, W columns; h, w rows and columns of the last feature map; F pooled features.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional
+
+from sarc_ray.errors import ConfigError
+
+COMPACT = "compact"
+TRAINABLE = ("all", "last_block", "head")
+# Channel statistics that torchvision's ImageNet weights were trained with (its models' documentation).
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_SD = (0.229, 0.224, 0.225)
+# Smallest sigma in standardised units. Without a floor one lucky residual of zero drives the likelihood to infinity.
+SIGMA_FLOOR = 0.01
+# softplus(x) = 1 at x = log(e - 1): an untrained network predicts the training set's own spread.
+_UNIT_SOFTPLUS = math.log(math.e - 1.0)
+_COMPACT_CHANNELS = (16, 32, 64, 96)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkConfig:
+    """Architecture of a member.
+
+    Args:
+        backbone: ``compact``, or a torchvision classification model that keeps its convolutions in
+            ``features`` (vgg16, densenet121, efficientnet_b0, convnext_tiny, ...).
+        weights: ``imagenet`` (torchvision's own download), ``random``, or the path of a state file with the keys of
+            ``torchvision.models.<backbone>().features``, with or without the ``features.`` prefix.
+        trainable: ``all``; ``last_block`` (the convolutions after the last but one down-sampling, and the head);
+            ``head`` (dense layers only).
+        hidden_units: widths of the dense layers between pooling and the two outputs; may be empty.
+        dropout: probability, before each dense layer.
+    """
+
+    backbone: str
+    weights: str
+    trainable: Literal["all", "last_block", "head"]
+    hidden_units: tuple[int, ...]
+    dropout: float
+
+    def __post_init__(self) -> None:
+        if self.trainable not in TRAINABLE:
+            raise ValueError(f"trainable: found {self.trainable!r}, allowed: {', '.join(TRAINABLE)}")
+        if any(units < 1 for units in self.hidden_units):
+            raise ValueError(f"hidden_units: found {self.hidden_units}, allowed: widths of 1 or more")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout: found {self.dropout}, allowed: 0 up to, not including, 1")
+        if self.backbone != COMPACT and self.backbone not in torchvision.models.list_models(torchvision.models):
+            raise ValueError(
+                f"backbone: found {self.backbone!r}, allowed: {COMPACT} or the name of a torchvision "
+                "classification model such as vgg16"
+            )
+        if self.backbone == COMPACT and self.weights == "imagenet":
+            raise ValueError("weights: 'imagenet' has none for backbone compact; use random, or a state file's path")
+
+
+class GaussianNetwork(nn.Module):
+    """Convolutions, global average pooling and a dense head with two outputs per picture.
+
+    Outputs are in standardised target units. The head sees pooled features centred and scaled by two buffers;
+    they are the identity until ``standardise_features`` is called.
+    """
+
+    feature_mean: torch.Tensor
+    feature_sd: torch.Tensor
+
+    def __init__(self, backbone: nn.Sequential, n_features: int, *, hidden_units: tuple[int, ...], dropout: float):
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("feature_mean", torch.zeros(n_features))
+        self.register_buffer("feature_sd", torch.ones(n_features))
+        layers: list[nn.Module] = []
+        width = n_features
+        for units in hidden_units:
+            layers += [nn.Dropout(dropout), nn.Linear(width, units), nn.ReLU()]
+            width = units
+        output = nn.Linear(width, 2)
+        # Start from "mean of the training set, its own spread": z = 0, sigma = 1.
+        nn.init.normal_(output.weight, std=0.01)
+        nn.init.zeros_(output.bias)
+        self.head = nn.Sequential(*layers, nn.Dropout(dropout), output)
+
+    def forward(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predict from pictures as ``normalise`` makes them.
+
+        Returns:
+            mu_B and sigma_B (> 0), both in standardised target units.
+        """
+        return self.predict(self.pool(self.feature_map(x_BCHW)))
+
+    def train(self, mode: bool = True) -> GaussianNetwork:
+        """Switch dropout and batch statistics on or off; frozen layers stay in evaluation mode.
+
+        Otherwise batch normalisation in frozen layers would go on learning the training set's statistics.
+        """
+        super().train(mode)
+        for layer in self.backbone:
+            if not any(parameter.requires_grad for parameter in layer.parameters()):
+                layer.eval()
+        return self
+
+    def feature_map(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Output of the last convolution, (B, C, h, w), before a pooling layer that may end the backbone."""
+        convolutions = self.backbone[:-1] if self._ends_in_pooling() else self.backbone
+        return convolutions(x_BCHW)
+
+    def pool(self, map_BChw: torch.Tensor) -> torch.Tensor:
+        """Global average of the feature map per channel, (B, F)."""
+        pooled = self.backbone[-1](map_BChw) if self._ends_in_pooling() else map_BChw
+        return pooled.mean(dim=(2, 3))
+
+    def predict(self, features_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Apply the head to pooled features: mu_B and sigma_B."""
+        raw_B2 = self.head((features_BF - self.feature_mean) / self.feature_sd)
+        return raw_B2[:, 0], functional.softplus(raw_B2[:, 1] + _UNIT_SOFTPLUS) + SIGMA_FLOOR
+
+    def standardise_features(self, features_NF: torch.Tensor) -> None:
+        """Let the head see features centred and scaled by these ones (dead features keep a scale of 1)."""
+        sd_F = features_NF.std(dim=0, correction=0)
+        self.feature_mean.copy_(features_NF.mean(dim=0))
+        self.feature_sd.copy_(torch.where(sd_F > 1e-6, sd_F, torch.ones_like(sd_F)))
+
+    def _ends_in_pooling(self) -> bool:
+        return isinstance(self.backbone[-1], nn.MaxPool2d | nn.AvgPool2d)
+
+
+def normalise(x_B1HW: torch.Tensor) -> torch.Tensor:
+    """Grey levels in [0, 1] to the three channels that ImageNet networks expect.
+
+    Training and inference both come through here, so the two cannot drift apart.
+
+    Args:
+        x_B1HW: float pictures with one channel.
+
+    Returns:
+        Shape (B, 3, H, W): the grey picture three times, less ImageNet's channel mean, over its channel SD.
+    """
+    mean_C11 = torch.tensor(IMAGENET_MEAN, dtype=x_B1HW.dtype, device=x_B1HW.device)[:, None, None]
+    sd_C11 = torch.tensor(IMAGENET_SD, dtype=x_B1HW.dtype, device=x_B1HW.device)[:, None, None]
+    x_BCHW = (x_B1HW - mean_C11) / sd_C11
+    # Channels last makes VGG16 about 1.5 times as fast on a CPU.
+    return x_BCHW.contiguous(memory_format=torch.channels_last)
+
+
+def build_network(config: NetworkConfig, *, seed: int) -> GaussianNetwork:
+    """Build a member with its starting weights.
+
+    Args:
+        config: the architecture.
+        seed: of the dense layers, and of the convolutions where ``weights`` is random.
+
+    Raises:
+        ConfigError: the backbone has no ``features``, or its weights cannot be had; the message says what to do.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if config.weights == "random":
+            backbone = _random_backbone(config.backbone)
+        else:
+            backbone = empty_backbone(config.backbone)
+            backbone.load_state_dict(_read_weights(config), assign=True)
+        network = _assemble(config, backbone)
+    _freeze(network, config.trainable)
+    return network.to(memory_format=torch.channels_last)
+
+
+def empty_network(config: NetworkConfig) -> GaussianNetwork:
+    """The architecture without weights (meta tensors), for ``load_state_dict(..., assign=True)``."""
+    with torch.device("meta"):
+        network = _assemble(config, empty_backbone(config.backbone))
+    _freeze(network, config.trainable)
+    return network
+
+
+def empty_backbone(name: str) -> nn.Sequential:
+    """Convolutions without weights; no memory is taken for the classifier that torchvision would add."""
+    with torch.device("meta"):
+        return _random_backbone(name)
+
+
+def _random_backbone(name: str) -> nn.Sequential:
+    if name == COMPACT:
+        return _compact_backbone()
+    features = getattr(torchvision.models.get_model(name, weights=None), "features", None)
+    if not isinstance(features, nn.Sequential):
+        raise ConfigError(f"network.backbone: {name!r} has no 'features' part; allowed: for example vgg16, densenet121")
+    return features
+
+
+def _compact_backbone() -> nn.Sequential:
+    """Four 3 x 3 convolutions: pictures of 64 to 128 pixels, a CPU core, a few hundred patients."""
+    layers: list[nn.Module] = []
+    n_in = 3
+    for block, n_out in enumerate(_COMPACT_CHANNELS):
+        if block:
+            layers.append(nn.MaxPool2d(2))
+        stride = 2 if block == 0 else 1
+        layers += [nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
+        n_in = n_out
+    return nn.Sequential(*layers)
+
+
+def _assemble(config: NetworkConfig, backbone: nn.Sequential) -> GaussianNetwork:
+    n_features = _count_features(config.backbone)
+    return GaussianNetwork(backbone, n_features, hidden_units=config.hidden_units, dropout=config.dropout)
+
+
+def _count_features(name: str) -> int:
+    with torch.device("meta"), torch.no_grad():
+        return int(_random_backbone(name).eval()(torch.zeros(1, 3, 64, 64)).shape[1])
+
+
+def _freeze(network: GaussianNetwork, trainable: str) -> None:
+    if trainable == "all":
+        return
+    frozen: nn.Module = network.backbone
+    if trainable == "last_block":
+        frozen = network.backbone[: _last_block_start(network.backbone)]
+    for parameter in frozen.parameters():
+        parameter.requires_grad_(False)
+
+
+def _last_block_start(backbone: nn.Sequential) -> int:
+    """Index of the first layer of the last block.
+
+    In a plain chain of layers (vgg16, compact) the block begins behind the last pooling layer that has weights behind
+    it. Where the children are blocks already (densenet, efficientnet, convnext) it is the last one with convolutions.
+    """
+    convolving = [i for i, layer in enumerate(backbone) if any(p.dim() == 4 for p in layer.parameters())]
+    plain = all(isinstance(backbone[i], nn.Conv2d) for i in convolving)
+    pools = [i for i, layer in enumerate(backbone) if isinstance(layer, nn.MaxPool2d) and i < convolving[-1]]
+    return pools[-1] + 1 if plain and pools else convolving[-1]
+
+
+def _read_weights(config: NetworkConfig) -> dict[str, torch.Tensor]:
+    """State of the convolutions, keys without the ``features.`` prefix, complete and of the right shapes."""
+    expected = empty_backbone(config.backbone).state_dict()
+    if config.weights == "imagenet":
+        found, where = _download(config.backbone), "torchvision's ImageNet weights"
+    else:
+        found, where = _load_file(config.weights), config.weights
+    found = {name.removeprefix("features."): tensor for name, tensor in found.items()}
+    problems = [name for name, tensor in expected.items() if name not in found or found[name].shape != tensor.shape]
+    if problems:
+        raise ConfigError(
+            f"network.weights: {where} lacks {len(problems)} of the {len(expected)} tensors of {config.backbone}, or has "
+            f"them in another shape, first 'features.{problems[0]}'; save torchvision.models.{config.backbone}"
+            "(weights='DEFAULT').features.state_dict()"
+        )
+    return {name: found[name] for name in expected}
+
+
+def _load_file(path: str) -> dict[str, torch.Tensor]:
+    if not Path(path).is_file():
+        raise ConfigError(f"network.weights: {path!r} is no file; allowed: imagenet, random, or a state file's path")
+    try:
+        # weights_only: a state file is data; pickled code in it must not run.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds, from zip errors to UnpicklingError
+        raise ConfigError(f"network.weights: {path!r} is not a state file of tensors: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ConfigError(f"network.weights: {path!r} holds {type(state).__name__}; expected a mapping of tensors")
+    return {str(name): tensor for name, tensor in state.items()}
+
+
+def _download(backbone: str) -> dict[str, torch.Tensor]:
+    weights = torchvision.models.get_model_weights(backbone).DEFAULT
+    try:
+        state: dict[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        file_name = Path(weights.url).name
+        raise ConfigError(
+            f"network.weights: the ImageNet weights of {backbone} could not be downloaded ({error}); without internet, "
+            f"copy {file_name} to {Path(torch.hub.get_dir()) / 'checkpoints' / file_name}, "
+            f"or set network.weights to that file's path"
+        ) from error
+    return {name: tensor for name, tensor in state.items() if name.startswith("features.")}
