@@ -1,0 +1,312 @@
+"""The five algorithms of stage 2 and their search spaces, in one table.
+
+Random forest, regularised logistic regression, extreme gradient boosting, extra trees and light gradient boosting are
+the paper's (Ryu et al. 2023, "Step 2"); it does not publish its search spaces. Ours are made for what stage 2 sees:
+some hundreds of patients, a tenth to a fifth of them with the outcome, about nine features of which several say
+nearly the same thing. So trees are kept shallow or their leaves large, ensembles have at most 300 trees, and class
+weighting is searched rather than decided, because it moves probabilities (which calibration mends) but may also help
+or hurt the ranking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sarc_ray.errors import ConfigError, EvaluationError
+
+if TYPE_CHECKING:
+    import lightgbm
+    import xgboost
+
+Float: TypeAlias = npt.NDArray[np.float64]
+# A fitted model is a scikit-learn estimator or a booster in its library's native form, the form a bundle stores.
+Fitted: TypeAlias = "RandomForestClassifier | ExtraTreesClassifier | Pipeline | xgboost.Booster | lightgbm.Booster"
+Params: TypeAlias = Mapping[str, Any]
+
+
+class Trial(Protocol):
+    """The part of ``optuna.trial.Trial`` that a search space uses."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+    def suggest_categorical(self, name: str, choices: list[str]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Integer:
+    """Whole numbers from ``low`` to ``high``, both included."""
+
+    low: int
+    high: int
+    step: int = 1
+    log: bool = False
+
+    def suggest(self, trial: Trial, name: str) -> int:
+        """Draw a value."""
+        return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
+
+    def allows(self, value: Any) -> bool:
+        """True for a value of this range."""
+        return isinstance(value, int | np.integer) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Real:
+    """Numbers from ``low`` to ``high``, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def suggest(self, trial: Trial, name: str) -> float:
+        """Draw a value."""
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+    def allows(self, value: Any) -> bool:
+        """True for a value of this range."""
+        return isinstance(value, float | int | np.floating) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some words."""
+
+    options: tuple[str, ...]
+
+    def suggest(self, trial: Trial, name: str) -> str:
+        """Draw a value."""
+        return str(trial.suggest_categorical(name, list(self.options)))
+
+    def allows(self, value: Any) -> bool:
+        """True for one of the words."""
+        return value in self.options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """One algorithm: what it is called in the report, how its unfitted estimator is made, what is searched."""
+
+    label: str
+    make: Callable[[dict[str, Any], int, int], Any]
+    space: Mapping[str, Integer | Real | Choice]
+
+
+def _random_forest(params: dict[str, Any], seed: int, n_jobs: int) -> RandomForestClassifier:
+    return RandomForestClassifier(**params, random_state=seed, n_jobs=n_jobs)
+
+
+def _extra_trees(params: dict[str, Any], seed: int, n_jobs: int) -> ExtraTreesClassifier:
+    return ExtraTreesClassifier(**params, random_state=seed, n_jobs=n_jobs)
+
+
+def _logistic_regression(params: dict[str, Any], seed: int, n_jobs: int) -> Pipeline:
+    # saga is the solver that knows the elastic net; it wants features of one scale, hence the scaler. It has no threads.
+    model = LogisticRegression(**params, solver="saga", max_iter=10_000, random_state=seed)
+    return Pipeline([("scale", StandardScaler()), ("logistic", model)])
+
+
+def _xgboost(params: dict[str, Any], seed: int, n_jobs: int) -> Any:
+    import xgboost
+
+    return xgboost.XGBClassifier(
+        **params, objective="binary:logistic", tree_method="hist", random_state=seed, n_jobs=n_jobs
+    )
+
+
+def _lightgbm(params: dict[str, Any], seed: int, n_jobs: int) -> Any:
+    import lightgbm
+
+    # subsample_freq=1: without it LightGBM ignores subsample. deterministic and row-wise: same trees on every run.
+    return lightgbm.LGBMClassifier(
+        **params,
+        subsample_freq=1,
+        random_state=seed,
+        n_jobs=n_jobs,
+        deterministic=True,
+        force_row_wise=True,
+        verbosity=-1,
+    )
+
+
+_CLASS_WEIGHT = Choice(("none", "balanced"))
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "random_forest": Algorithm(
+        label="Random forest",
+        make=_random_forest,
+        space={
+            "n_estimators": Integer(100, 300, step=100),  # more trees are never worse, only slower: a coarse step
+            "max_depth": Integer(2, 10),  # ten is as good as unlimited at some hundreds of patients
+            "min_samples_leaf": Integer(1, 40, log=True),  # the parameter that matters: smooths probabilities
+            "max_features": Real(0.1, 1.0),  # correlated features: from one at a time to all
+            "class_weight": _CLASS_WEIGHT,
+        },
+    ),
+    "logistic_regression": Algorithm(
+        label="Regularised logistic regression",
+        make=_logistic_regression,
+        space={
+            "C": Real(1e-2, 1e2, log=True),  # from strongly shrunk to nearly unpenalised, on standardised features
+            "l1_ratio": Real(0.0, 1.0),  # ridge to lasso: ridge suits correlated features, lasso drops useless ones
+            "class_weight": _CLASS_WEIGHT,
+        },
+    ),
+    "xgboost": Algorithm(
+        label="Extreme gradient boosting",
+        make=_xgboost,
+        space={
+            "n_estimators": Integer(50, 300, step=50),  # no early stopping: it would need patients of its own
+            "learning_rate": Real(0.01, 0.3, log=True),  # traded against the number of trees
+            "max_depth": Integer(1, 5),  # one is an additive model; interactions beyond a few are noise here
+            "min_child_weight": Real(1.0, 20.0, log=True),  # leaves of at least this much information
+            "subsample": Real(0.5, 1.0),
+            "colsample_bytree": Real(0.4, 1.0),  # correlated features take turns
+            "reg_lambda": Real(0.1, 30.0, log=True),
+            "class_weight": _CLASS_WEIGHT,
+        },
+    ),
+    "extra_trees": Algorithm(
+        label="Extremely randomised trees",
+        make=_extra_trees,
+        space={
+            "n_estimators": Integer(100, 300, step=100),
+            "max_depth": Integer(3, 14),  # random cuts waste some levels, so deeper than a forest
+            "min_samples_leaf": Integer(1, 40, log=True),
+            "max_features": Real(0.1, 1.0),
+            "class_weight": _CLASS_WEIGHT,
+        },
+    ),
+    "lightgbm": Algorithm(
+        label="Light gradient boosting machine",
+        make=_lightgbm,
+        space={
+            "n_estimators": Integer(50, 300, step=50),
+            "learning_rate": Real(0.01, 0.3, log=True),
+            "num_leaves": Integer(2, 16, log=True),  # leaf-wise growth: this, not depth, is its complexity
+            "min_child_samples": Integer(5, 60, log=True),  # its default of 20 is half of what a fold's events leave
+            "subsample": Real(0.5, 1.0),
+            "colsample_bytree": Real(0.4, 1.0),
+            "reg_lambda": Real(0.01, 30.0, log=True),
+            "class_weight": _CLASS_WEIGHT,
+        },
+    ),
+}
+
+
+def suggest(name: str, trial: Trial) -> dict[str, Any]:
+    """Draw the hyper-parameters of one algorithm, define-by-run, as Optuna's ``trial`` offers them.
+
+    Args:
+        name: a key of ``ALGORITHMS``.
+        trial: an ``optuna.trial.Trial`` or whatever has its ``suggest_*`` methods.
+
+    Returns:
+        Plain scalars and words only, so that they go through JSON and Parquet unchanged.
+
+    Raises:
+        ConfigError: unknown algorithm.
+    """
+    return {key: parameter.suggest(trial, key) for key, parameter in _algorithm(name).space.items()}
+
+
+def build(name: str, params: Params, *, seed: int, n_jobs: int) -> Any:
+    """Make the unfitted scikit-learn estimator of one algorithm. Class weighting belongs to :func:`fit`.
+
+    Args:
+        name: a key of ``ALGORITHMS``.
+        params: exactly the keys of its search space, each within its range.
+        seed: of the estimator's own randomness.
+        n_jobs: threads while fitting.
+
+    Raises:
+        ConfigError: unknown algorithm, or a parameter that is missing, unknown or out of range.
+    """
+    algorithm = _algorithm(name)
+    if set(params) != set(algorithm.space):
+        raise ConfigError(
+            f"{name}: found parameters {', '.join(sorted(params))}; needed are {', '.join(sorted(algorithm.space))}"
+        )
+    for key, parameter in algorithm.space.items():
+        if not parameter.allows(params[key]):
+            raise ConfigError(f"{name}.{key}: found {params[key]!r}, allowed: {parameter}")
+    constructor = {key: value for key, value in params.items() if key != "class_weight"}
+    return algorithm.make(constructor, seed, n_jobs)
+
+
+def fit(name: str, params: Params, x_NF: Float, y_N: npt.NDArray[np.int64], *, seed: int, n_jobs: int) -> Fitted:
+    """Fit one algorithm and return it in the form that a bundle stores: an estimator, or a native booster.
+
+    Class weight "balanced" gives each class half of the total weight, as in scikit-learn; it enters every algorithm
+    in the same way, as sample weights.
+
+    Args:
+        name: a key of ``ALGORITHMS``.
+        params: as :func:`suggest` returns them.
+        x_NF: features, shape (n_rows, n_features), no NaN.
+        y_N: 0/1 labels, shape (n_rows,), both classes present.
+        seed: of the estimator's own randomness.
+        n_jobs: threads while fitting. Afterwards one thread predicts: batches are small.
+
+    Raises:
+        ConfigError: as :func:`build`.
+        EvaluationError: one class only, or NaN among the features.
+    """
+    estimator = build(name, params, seed=seed, n_jobs=n_jobs)
+    _check_training_table(x_NF, y_N)
+    weight_N = np.ones(len(y_N))
+    if params["class_weight"] == "balanced":
+        weight_N = len(y_N) / (2.0 * np.bincount(y_N, minlength=2)[y_N])
+    if isinstance(estimator, Pipeline):
+        return estimator.fit(x_NF, y_N, logistic__sample_weight=weight_N)
+    estimator.fit(x_NF, y_N, sample_weight=weight_N)
+    if name == "xgboost":
+        booster = estimator.get_booster()
+        booster.set_param({"nthread": 1})
+        return booster
+    if name == "lightgbm":
+        return estimator.booster_
+    estimator.set_params(n_jobs=1)
+    return estimator
+
+
+def positive_probability(fitted: Fitted, x_NF: Float) -> Float:
+    """Probability of class 1 before calibration.
+
+    Args:
+        fitted: as :func:`fit` returns it.
+        x_NF: features, shape (n_rows, n_features), no NaN.
+
+    Returns:
+        Array of shape (n_rows,), float64.
+    """
+    if isinstance(fitted, RandomForestClassifier | ExtraTreesClassifier | Pipeline):
+        return np.asarray(fitted.predict_proba(x_NF)[:, 1], dtype=np.float64)
+    if type(fitted).__module__.startswith("xgboost"):
+        return np.asarray(fitted.inplace_predict(x_NF), dtype=np.float64)
+    return np.asarray(fitted.predict(x_NF, num_threads=1), dtype=np.float64)
+
+
+def _algorithm(name: str) -> Algorithm:
+    if name not in ALGORITHMS:
+        raise ConfigError(f"algorithms: {name!r} is not known; allowed: {', '.join(ALGORITHMS)}")
+    return ALGORITHMS[name]
+
+
+def _check_training_table(x_NF: Float, y_N: npt.NDArray[np.int64]) -> None:
+    if not np.isfinite(x_NF).all():
+        raise EvaluationError(
+            "training table: a feature is missing or infinite; leave such patients out, or the feature"
+        )
+    if set(np.unique(y_N)) != {0, 1}:
+        raise EvaluationError(f"training table: found classes {np.unique(y_N)}; both 0 and 1 are needed")
