@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+
+from sarc_ray.stats import agreement
+
+# Bland & Altman (1986), peak expiratory flow (l/min) of 17 people, first readings; CCC parts from R's epiR 2.0.
+WRIGHT = [494, 395, 516, 434, 476, 557, 413, 442, 650, 433, 417, 656, 267, 478, 178, 423, 427]
+MINI = [512, 430, 520, 428, 500, 600, 364, 380, 658, 445, 432, 626, 260, 477, 259, 350, 451]
+
+
+@pytest.fixture
+def pair():
+    rng = np.random.default_rng(4)
+    measured = rng.normal(17, 4, 200)
+    return measured, 0.7 * measured + 5.6 + rng.normal(0, 2, 200)
+
+
+def test_peak_flow_concordance():
+    result = agreement.concordance(WRIGHT, MINI, confidence_level=0.95)
+    assert result.estimate == pytest.approx(0.94274243, abs=5e-9)
+    assert result.ci_low == pytest.approx(0.85049187, abs=5e-9)
+    assert result.ci_high == pytest.approx(0.97872628, abs=5e-9)
+    assert result.bias_correction == pytest.approx(0.99943069, abs=5e-9)
+    assert result.estimate == pytest.approx(result.pearson * result.bias_correction, rel=1e-12)
+
+
+def test_peak_flow_bland_altman():
+    # The published differences are Wright - mini, so mini stands as the reference here.
+    result = agreement.bland_altman(MINI, WRIGHT, confidence_level=0.95)
+    assert result.bias.estimate == pytest.approx(-2.11764706, abs=5e-9)
+    assert result.sd == pytest.approx(38.76512987, abs=5e-9)
+    assert result.loa_low.estimate == pytest.approx(-78.0959, abs=5e-4)
+    assert result.loa_high.estimate == pytest.approx(73.8606, abs=5e-4)
+    # The paper's own intervals: bias -22.0 to 17.8; lower limit -112.6 to -43.6 (it rounds SD to 38.8, t to 2.12).
+    assert result.bias.ci_low == pytest.approx(-22.0, abs=0.1)
+    assert result.bias.ci_high == pytest.approx(17.8, abs=0.1)
+    assert result.loa_low.ci_low == pytest.approx(-112.6, abs=0.2)
+    assert result.loa_low.ci_high == pytest.approx(-43.6, abs=0.2)
+
+
+def test_concordance_denominator(pair):
+    measured, predicted = pair
+    for ddof in (0, 1):
+        covariance = np.cov(measured, predicted, ddof=ddof)
+        shift = measured.mean() - predicted.mean()
+        expected = 2 * covariance[0, 1] / (np.trace(covariance) + shift**2)
+        result = agreement.concordance(measured, predicted, confidence_level=0.95, ddof=ddof)
+        assert result.estimate == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="ddof: found 2"):
+        agreement.concordance(measured, predicted, confidence_level=0.95, ddof=2)
+
+
+def test_concordance_interval_covers_as_often_as_it_says():
+    rng, hits = np.random.default_rng(12), 0
+    truth = 2 * 0.6 / (1 + 1 + 0.3**2)
+    for _ in range(500):
+        draw = rng.multivariate_normal([0, 0.3], [[1, 0.6], [0.6, 1]], size=150)
+        result = agreement.concordance(draw[:, 0], draw[:, 1], confidence_level=0.9)
+        hits += result.ci_low <= truth <= result.ci_high
+    # Three standard errors of 500 trials: 0.04.
+    assert abs(hits / 500 - 0.9) < 0.04
+
+
+def test_concordance_of_unrelated_values_has_an_interval():
+    result = agreement.concordance([1, 2, 3, 1, 2, 3], [1, 2, 1, 3, 2, 3], confidence_level=0.95)
+    assert result.pearson == pytest.approx(0, abs=1e-12)
+    assert result.ci_low < 0 < result.ci_high
+
+
+def test_pearson_equals_scipy(pair):
+    expected = scipy.stats.pearsonr(*pair)
+    interval = agreement.pearson(*pair, confidence_level=0.9)
+    assert interval.estimate == pytest.approx(expected.statistic)
+    assert (interval.ci_low, interval.ci_high) == pytest.approx(tuple(expected.confidence_interval(0.9)))
+
+
+def test_errors_equal_scikit_learn(pair):
+    measured, predicted = pair
+    assert agreement.explained_variance(measured, predicted) == pytest.approx(
+        sklearn.metrics.r2_score(measured, predicted)
+    )
+    assert agreement.mae(measured, predicted) == pytest.approx(sklearn.metrics.mean_absolute_error(measured, predicted))
+    assert agreement.rmse(measured, predicted) == pytest.approx(
+        sklearn.metrics.root_mean_squared_error(measured, predicted)
+    )
+
+
+def test_explained_variance_penalises_bias(pair):
+    measured, predicted = pair
+    biased = predicted + 3
+    assert agreement.explained_variance(measured, biased) < agreement.explained_variance(measured, predicted)
+    assert sklearn.metrics.explained_variance_score(measured, biased) == pytest.approx(
+        sklearn.metrics.explained_variance_score(measured, predicted)
+    )
+
+
+def test_constant_values_are_undefined():
+    constant, varied = [2.0, 2.0, 2.0, 2.0], [1.0, 2.0, 3.0, 4.0]
+    assert np.isnan(agreement.concordance(varied, constant, confidence_level=0.95).estimate)
+    assert np.isnan(agreement.pearson(constant, varied, confidence_level=0.95).estimate)
+    assert np.isnan(agreement.explained_variance(constant, varied))
+    assert agreement.explained_variance(varied, constant) < 0
+    assert np.isnan(agreement.bland_altman([1.0], [2.0], confidence_level=0.95).sd)
+
+
+def test_perfect_agreement_has_no_interval():
+    result = agreement.concordance([1, 2, 3], [1, 2, 3], confidence_level=0.95)
+    assert result.estimate == pytest.approx(1)
+    assert np.isnan(result.ci_low)
+
+
+def test_missing_values_are_refused():
+    for function in (agreement.mae, agreement.rmse, agreement.explained_variance):
+        with pytest.raises(ValueError, match="measured: 1 of 2 values are NaN"):
+            function([1, np.nan], [1, 2])
+    with pytest.raises(ValueError, match="one length"):
+        agreement.bland_altman([1, 2], [1], confidence_level=0.95)

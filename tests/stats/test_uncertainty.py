@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+
+from sarc_ray.stats import uncertainty
+
+MEASURED, MU, SIGMA = [1.5, 3, 2], [1, 2, 3], [0.1, 0.5, 1]
+
+
+def test_worked_example():
+    assert uncertainty.sharpness(SIGMA) == pytest.approx(0.64807407, abs=5e-9)
+    assert uncertainty.gaussian_nll(MEASURED, MU, SIGMA).mean() == pytest.approx(4.92036111, abs=5e-9)
+    assert uncertainty.gaussian_crps(MEASURED, MU, SIGMA).mean() == pytest.approx(0.59080611, abs=5e-9)
+
+
+def test_mixture_example():
+    moments = uncertainty.mixture_moments([15, 16, 14.5, 15.5, 17], [2, 1.8, 2.5, 2.2, 2])
+    assert float(moments.mean) == pytest.approx(15.6)
+    assert float(moments.variance) == pytest.approx(5.206)
+    assert float(moments.var_aleatoric) == pytest.approx(4.466)
+    assert float(moments.var_epistemic) == pytest.approx(0.740)
+
+
+def test_mixture_works_on_columns():
+    rng = np.random.default_rng(0)
+    mu_MN, sigma_MN = rng.normal(size=(5, 7)), rng.uniform(0.5, 2, size=(5, 7))
+    moments = uncertainty.mixture_moments(mu_MN, sigma_MN)
+    expected = (sigma_MN**2 + mu_MN**2).mean(axis=0) - mu_MN.mean(axis=0) ** 2
+    np.testing.assert_allclose(moments.variance, expected)
+
+
+def test_nll_equals_the_density():
+    expected = -scipy.stats.norm.logpdf(MEASURED, MU, SIGMA)
+    np.testing.assert_allclose(uncertainty.gaussian_nll(MEASURED, MU, SIGMA), expected)
+
+
+def test_crps_equals_its_integral():
+    measured, mu, sigma = 1.3, 0.4, 0.8
+    below, _ = scipy.integrate.quad(lambda x: scipy.stats.norm.cdf(x, mu, sigma) ** 2, -10, measured)
+    above, _ = scipy.integrate.quad(lambda x: scipy.stats.norm.sf(x, mu, sigma) ** 2, measured, 10)
+    assert uncertainty.gaussian_crps([measured], [mu], [sigma])[0] == pytest.approx(below + above, rel=1e-6)
+
+
+def test_honest_predictions_are_covered_at_every_level():
+    rng = np.random.default_rng(2)
+    sigma = rng.uniform(0.5, 3, 20_000)
+    measured = rng.normal(0, sigma)
+    for level in (0.5, 0.9, 0.95):
+        share = uncertainty.inside_interval(measured, np.zeros_like(sigma), sigma, level=level).mean()
+        # Four standard errors.
+        assert abs(share - level) < 4 * np.sqrt(level * (1 - level) / 20_000)
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(ValueError, match="sigma: found 0"):
+        uncertainty.gaussian_nll([1], [1], [0])
+    with pytest.raises(ValueError, match="mu: 1 of 1 values are NaN"):
+        uncertainty.gaussian_crps([1], [np.nan], [1])
+    with pytest.raises(ValueError, match="level: found 90"):
+        uncertainty.inside_interval([1], [1], [1], level=90)
+    with pytest.raises(ValueError, match="share a shape"):
+        uncertainty.mixture_moments([1, 2], [1])
