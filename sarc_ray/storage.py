@@ -12,7 +12,6 @@ import json
 import os
 import posixpath
 import re
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,8 +92,8 @@ def read_bytes(uri: str) -> bytes:
         data: bytes = fs.cat_file(path)
     except FileNotFoundError as error:
         raise StorageError(f"{uri}: no such object; check the path") from error
-    except OSError as error:
-        raise StorageError(f"{uri}: cannot be read ({error})") from error
+    except Exception as error:  # every store has its own family of errors (botocore's are no OSError)
+        raise StorageError(f"{uri}: cannot be read ({error}); check the store, its credentials and permissions") from error
     return data
 
 
@@ -126,7 +125,7 @@ def _cat_all(fs: fsspec.AbstractFileSystem, paths: list[str]) -> list[bytes | Ex
     for path in paths:
         try:
             values.append(fs.cat_file(path))
-        except OSError as error:
+        except Exception as error:  # every store has its own family of errors
             values.append(error)
     return values
 
@@ -146,7 +145,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         temporary = f"{path}.{os.getpid()}.tmp"
         fs.pipe_file(temporary, data)
         fs.mv(temporary, path)
-    except OSError as error:
+    except Exception as error:  # every store has its own family of errors
         raise StorageError(f"{uri}: cannot be written ({error}); check permissions and free space") from error
 
 
@@ -222,8 +221,3 @@ def write_table(uri: str, table: pd.DataFrame | pa.Table) -> None:
     sink = io.BytesIO()
     pq.write_table(arrow, sink, compression="zstd")
     write_bytes(uri, sink.getvalue())
-
-
-def scratch_folder(purpose: str) -> str:
-    """A new empty folder on the local disk for files that another library insists on writing."""
-    return tempfile.mkdtemp(prefix=f"sarc-ray-{purpose}-")

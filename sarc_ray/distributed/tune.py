@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -87,22 +88,20 @@ def _run(
     engine: EngineConfig,
 ) -> None:
     trainable = tune.with_parameters(_trial, features=features, outcome_N=outcome_N, folds=tuple(folds), seed=seed)
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 1}),
-        tune_config=tune.TuneConfig(
-            num_samples=searcher.plan.total,
-            search_alg=searcher,
-            max_concurrent_trials=None,
-            reuse_actors=True,
-            trial_dirname_creator=_short_name,
-        ),
-        run_config=tune.RunConfig(
-            storage_path=storage.scratch_folder("tune"), verbose=0, callbacks=[], log_to_file=False
-        ),
-    )
     searcher.slots = engine.trials_at_once or cpu_count()
-    with warnings.catch_warnings():
+    # Tune insists on a folder for its own snapshots; ours are the records, so its folder does not outlive the search.
+    with tempfile.TemporaryDirectory(prefix="sarc-ray-tune-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Tune warns of deprecations inside itself
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1}),
+            tune_config=tune.TuneConfig(
+                num_samples=searcher.plan.total,
+                search_alg=searcher,
+                reuse_actors=True,
+                trial_dirname_creator=_short_name,
+            ),
+            run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[], log_to_file=False),
+        )
         tuner.fit()
 
 

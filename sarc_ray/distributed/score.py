@@ -1,0 +1,102 @@
+"""A manifest to the score table: fetch, decode and gate in tasks, the ensemble in warm actors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import ray.data
+
+from sarc_ray.bundle import load_bundle
+from sarc_ray.distributed.cluster import cpu_count, gpu_count
+from sarc_ray.distributed.settings import EngineConfig
+from sarc_ray.distributed.stream import Progress, stream_to_table
+from sarc_ray.imaging.batch import prepare_rows
+from sarc_ray.imaging.preprocess import PreprocessConfig
+from sarc_ray.scoring import score_rows
+from sarc_ray.tables import Pointer
+
+
+def score_manifest(
+    rows: pd.DataFrame,
+    uri: str,
+    *,
+    bundle_uri: str,
+    preprocess: PreprocessConfig,
+    engine: EngineConfig,
+    version: str,
+    lineage: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> Pointer:
+    """Score every row of a manifest; each gets exactly one outcome row.
+
+    Args:
+        rows: ``row_id``, ``image_uri`` (absolute), the clinical features, ``patient_key``, ``study_key``, ``site``,
+            ``device`` as far as known. No raw identifiers: the rows travel through the cluster.
+        uri: the score table, any fsspec URL.
+        bundle_uri: readable from every node.
+        preprocess: the bundle's.
+        engine: blocks and actors.
+        version: names this table's content: changes with the bundle, the preprocessing and the rows.
+        lineage: stored with the table; ``run_id`` goes into every row.
+        progress: called with (rows written, rows in all).
+    """
+    carried = [name for name in rows.columns if name != "image_uri"]
+    n_scorers = engine.scorers or _default_scorers(engine)
+
+    def build(dataset: ray.data.Dataset) -> ray.data.Dataset:
+        prepared = dataset.map_batches(
+            _prepare_batch,
+            batch_format="pyarrow",
+            batch_size=None,
+            fn_kwargs={"preprocess": preprocess, "carried": carried},
+        )
+        return prepared.map_batches(
+            _Scorer,
+            batch_format="pyarrow",
+            batch_size=engine.rows_per_block,
+            # A scorer holds no CPU slot: with one per core the pool would starve the tasks that feed it.
+            num_cpus=0,
+            num_gpus=engine.gpus_per_scorer or None,
+            compute=ray.data.ActorPoolStrategy(size=n_scorers),
+            fn_constructor_kwargs={
+                "bundle_uri": bundle_uri,
+                "run_id": lineage["run_id"],
+                "threads": engine.scorer_threads,
+            },
+        )
+
+    return stream_to_table(
+        rows, uri, build=build, engine=engine, version=version, lineage=lineage, progress=progress
+    )
+
+
+def _default_scorers(engine: EngineConfig) -> int:
+    if engine.gpus_per_scorer > 0:
+        return max(1, int(gpu_count() / engine.gpus_per_scorer))
+    return max(1, cpu_count() // 2)
+
+
+def _prepare_batch(batch: pa.Table, *, preprocess: PreprocessConfig, carried: list[str]) -> pa.Table:
+    """Image rows beside the manifest's own columns."""
+    images = prepare_rows(batch["row_id"].to_pylist(), batch["image_uri"].to_pylist(), preprocess)
+    for name in carried:
+        if name not in images.column_names:
+            images = images.append_column(name, batch[name])
+    return images
+
+
+class _Scorer:
+    """Holds the verified bundle in memory for the life of an actor."""
+
+    def __init__(self, *, bundle_uri: str, run_id: str, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._bundle = load_bundle(bundle_uri)
+        self._run_id = run_id
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return score_rows(batch, self._bundle, run_id=self._run_id)

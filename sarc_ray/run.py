@@ -1,0 +1,190 @@
+"""A run: its resolved configuration, its folder, and the record of which stages are finished.
+
+Layout of a run's folder (any fsspec URL; training checkpoints want a folder that all nodes see)::
+
+    config.yaml            resolved configuration
+    stages/<stage>.json    written last by each stage; a stage whose inputs are unchanged is not run again
+    cohort/                selected patients with split and outcome, and the flow of their selection
+    images/                image table of the training and tuning patients
+    members/               one file per ensemble member, and its predictions
+    predictions.parquet    stage-1 predictions (training patients: by members that never saw them)
+    stage2/                trials, choice, feature check
+    bundle/                the model
+    scores/<dataset>/      score tables
+    results/               results.parquet, results.csv, table_one_<dataset>.csv, headline.csv
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from sarc_ray import __version__, config, storage
+from sarc_ray.cohort.definitions import OutcomeConfig
+from sarc_ray.cohort.schema import TargetConfig
+from sarc_ray.cohort.selection import EligibilityConfig
+from sarc_ray.cohort.splits import SplitConfig
+from sarc_ray.distributed.settings import EngineConfig
+from sarc_ray.errors import ConfigError, StorageError
+from sarc_ray.evaluation.plan import EvaluationConfig
+from sarc_ray.imaging.preprocess import PreprocessConfig
+from sarc_ray.simulate.config import SimulateConfig
+from sarc_ray.stage1.augment import AugmentConfig
+from sarc_ray.stage1.ensemble import EnsembleConfig
+from sarc_ray.stage1.fit import FitConfig
+from sarc_ray.stage1.network import NetworkConfig
+from sarc_ray.stage2.cross_validation import Stage2Config
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSection:
+    """Name, folder and seed of a run."""
+
+    name: str
+    directory: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Manifests of the cohorts, as fsspec URLs or paths.
+
+    Attributes:
+        derivation: training, tuning and internal test patients, with labels.
+        external: external test patients, with labels; or null.
+        archive: unlabelled radiographs to score; or null.
+        truth: folder of the simulator's truth, read by ``evaluate`` alone; null for real patients.
+    """
+
+    derivation: str
+    external: str | None
+    archive: str | None
+    truth: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreConfig:
+    """Where the secret for patient and study keys lies; the variable ``SARC_RAY_KEY`` comes first."""
+
+    key_file: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Everything that decides a run, composed of the configurations of the rooms."""
+
+    run: RunSection
+    data: DataConfig
+    simulate: SimulateConfig
+    eligibility: EligibilityConfig
+    split: SplitConfig
+    targets: tuple[TargetConfig, ...]
+    outcome: OutcomeConfig
+    clinical_features: tuple[str, ...]
+    preprocess: PreprocessConfig
+    network: NetworkConfig
+    augment: AugmentConfig
+    fit: FitConfig
+    ensemble: EnsembleConfig
+    stage2: Stage2Config
+    score: ScoreConfig
+    evaluation: EvaluationConfig
+    engine: EngineConfig
+
+    def __post_init__(self) -> None:
+        names = [target.name for target in self.targets]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"targets: found {names}; name one or more, each once")
+        both = sorted(set(names) & set(self.clinical_features))
+        if both:
+            raise ValueError(
+                f"clinical_features: {both[0]} is a target too; a target is never also a feature, remove it from one"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A run's configuration together with its folder."""
+
+    config: RunConfig
+
+    def path(self, *parts: str) -> str:
+        """URL of something in the run's folder."""
+        return storage.join(self.config.run.directory, *parts)
+
+    def save_config(self) -> None:
+        """Write the resolved configuration beside the results."""
+        text = yaml.safe_dump(config.to_mapping(self.config), sort_keys=False)
+        storage.write_text(self.path("config.yaml"), text)
+
+    def stage(self, name: str, *, inputs: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Do a stage's work unless it was finished before from the same inputs.
+
+        Args:
+            name: of the stage.
+            inputs: all that decides its result, as plain data.
+            work: does it; returns what later stages or people want to know of it (plain data).
+
+        Returns:
+            The record: ``fingerprint``, ``seconds``, ``skipped`` and what ``work`` returned as ``facts``.
+        """
+        record_uri = self.path("stages", f"{name}.json")
+        fingerprint = fingerprint_of([__version__, inputs])
+        if storage.exists(record_uri):
+            record: dict[str, Any] = storage.read_json(record_uri)
+            if record["fingerprint"] == fingerprint:
+                return {**record, "skipped": True}
+        self.save_config()
+        started = time.perf_counter()
+        facts = work()
+        record = {"fingerprint": fingerprint, "seconds": round(time.perf_counter() - started, 1), "facts": facts}
+        storage.write_json(record_uri, record)
+        return {**record, "skipped": False}
+
+    def finished(self, name: str) -> dict[str, Any]:
+        """The record of a finished stage.
+
+        Raises:
+            StorageError: the stage has not finished in this run.
+        """
+        record_uri = self.path("stages", f"{name}.json")
+        if not storage.exists(record_uri):
+            raise StorageError(
+                f"{self.config.run.directory}: the stage '{name}' has not finished; run 'sarc-ray {name}' first"
+            )
+        record: dict[str, Any] = storage.read_json(record_uri)
+        return record
+
+
+def load_run(path: str, overrides: Sequence[str] = ()) -> Run:
+    """Read a run's YAML, or start from a preset's bare name.
+
+    Args:
+        path: a YAML file (any fsspec URL), or the name of a preset.
+        overrides: ``a.b=c`` assignments.
+
+    Raises:
+        ConfigError: unknown or missing keys, wrong values.
+    """
+    if path in config.PRESETS:
+        text = f"preset: {path}"
+    else:
+        try:
+            text = storage.read_text(path)
+        except StorageError as error:
+            presets = ", ".join(config.PRESETS)
+            raise ConfigError(f"{error}; give a YAML file, or the name of a preset ({presets})") from error
+    mapping = config.resolve(text, where=path, overrides=overrides)
+    return Run(config=config.from_mapping(RunConfig, mapping))
+
+
+def fingerprint_of(value: Any) -> str:
+    """Short hash of plain data or configuration objects; equal content gives equal text."""
+    text = json.dumps(config.to_mapping(value), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]

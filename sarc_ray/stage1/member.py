@@ -1,0 +1,153 @@
+"""One worker's share of stage 1: the members of one index, one for each target, trained in turn.
+
+Shapes: N images of the training and tuning patients, S rows and columns, T targets, M members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sarc_ray.cohort.schema import TargetConfig
+from sarc_ray.stage1.augment import AugmentConfig
+from sarc_ray.stage1.checkpoint import member_from_bytes, member_to_bytes
+from sarc_ray.stage1.ensemble import predict_members
+from sarc_ray.stage1.features import CachedFeatures, FeatureArray
+from sarc_ray.stage1.fit import EpochRecord, FitConfig, TrainedMember, fit_member
+from sarc_ray.stage1.network import NetworkConfig
+from sarc_ray.stage1.runtime import ByteArray, derive_seed
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberTask:
+    """What the members of one index learn from.
+
+    Attributes:
+        index: number of the member, from 0.
+        seed: of the run; each member and target derives its own from it.
+        fit_N: shape (N,), True for training images that this index may learn from.
+        tune_N: shape (N,), True for images of the tuning split.
+        targets: in order.
+        y_TN: shape (T, N), measurements in the targets' units, NaN where not measured.
+        network: architecture and starting weights.
+        augment: variations of the training pictures.
+        fit: optimiser, limits and threads.
+    """
+
+    index: int
+    seed: int
+    fit_N: BoolArray
+    tune_N: BoolArray
+    targets: tuple[TargetConfig, ...]
+    y_TN: FloatArray
+    network: NetworkConfig
+    augment: AugmentConfig
+    fit: FitConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberResult:
+    """A finished member and what it says of every image.
+
+    Attributes:
+        data: the member as ``member_to_bytes`` writes it.
+        mu_N: shape (N,), predictive means in the target's unit.
+        sigma_N: shape (N,), predictive standard deviations in the target's unit.
+        history: one record per epoch.
+    """
+
+    data: bytes
+    mu_N: FloatArray
+    sigma_N: FloatArray
+    history: tuple[EpochRecord, ...] = field(repr=False)
+
+
+# Called after each epoch with the target's name, the epoch's record and a function that makes resumable bytes.
+OnEpoch = Callable[[str, EpochRecord, Callable[[], bytes]], None]
+# Called when a target's member is finished.
+OnMember = Callable[[str, MemberResult], None]
+
+
+def train_member(
+    task: MemberTask,
+    images_NSS: ByteArray,
+    *,
+    features_KNF: FeatureArray | None = None,
+    finished: Mapping[str, MemberResult] | None = None,
+    states: Mapping[str, bytes] | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_member: OnMember | None = None,
+) -> dict[str, MemberResult]:
+    """Train the members of one index, one target after another.
+
+    Args:
+        task: what to learn.
+        images_NSS: uint8 pictures of all N images.
+        features_KNF: shared features of the frozen convolutions, where ``task.fit.cache_features`` asks for them.
+        finished: members of an earlier, interrupted call; not trained again.
+        states: by target, resumable bytes of an interrupted fit.
+        on_epoch: told of each epoch.
+        on_member: told of each member that is finished.
+
+    Returns:
+        By target name, in the order of ``task.targets``.
+    """
+    results = dict(finished or {})
+    for number, target in enumerate(task.targets):
+        if target.name in results:
+            continue
+        results[target.name] = _train_target(
+            task, number, images_NSS, features_KNF, (states or {}).get(target.name), on_epoch
+        )
+        if on_member is not None:
+            on_member(target.name, results[target.name])
+    return {target.name: results[target.name] for target in task.targets}
+
+
+def _train_target(
+    task: MemberTask,
+    number: int,
+    images_NSS: ByteArray,
+    features_KNF: FeatureArray | None,
+    state: bytes | None,
+    on_epoch: OnEpoch | None,
+) -> MemberResult:
+    target, y_N = task.targets[number], task.y_TN[number]
+    measured_N = np.isfinite(y_N)
+    train_N, tune_N = task.fit_N & measured_N, task.tune_N & measured_N
+
+    def tell(record: EpochRecord, snapshot: Callable[[], bytes]) -> None:
+        if on_epoch is not None:
+            on_epoch(target.name, record, snapshot)
+
+    trained = fit_member(
+        x_train_NHW=images_NSS[train_N],
+        y_train_N=y_N[train_N],
+        x_tune_NHW=images_NSS[tune_N],
+        y_tune_N=y_N[tune_N],
+        target=target,
+        network=task.network,
+        augment=task.augment,
+        fit=task.fit,
+        seed=derive_seed(task.seed, task.index, number),
+        features=None
+        if features_KNF is None
+        else CachedFeatures(train_KNF=features_KNF[:, train_N], tune_NF=features_KNF[0, tune_N]),
+        state=state,
+        on_epoch=tell,
+    )
+    return _with_predictions(trained, images_NSS, task.fit)
+
+
+def _with_predictions(trained: TrainedMember, images_NSS: ByteArray, fit: FitConfig) -> MemberResult:
+    data = member_to_bytes(trained)
+    mu_MN, sigma_MN = predict_members(
+        [member_from_bytes(data)], images_NSS, batch_size=fit.batch_size, threads=fit.threads, device=fit.device
+    )
+    return MemberResult(data=data, mu_N=mu_MN[0], sigma_N=sigma_MN[0], history=trained.history)
