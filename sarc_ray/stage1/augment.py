@@ -62,7 +62,7 @@ def augment(x_BCHW: torch.Tensor, config: AugmentConfig, *, generator: torch.Gen
     # One draw of fixed width, whatever is switched on: turning one variation off leaves the others as they were.
     u_BK = 2.0 * torch.rand(n_pictures, 7, generator=generator, device=x_BCHW.device) - 1.0
     if _warps(config):
-        grid_BHWT = functional.affine_grid(_affine_BT(u_BK, config), list(x_BCHW.shape), align_corners=False)
+        grid_BHWT = functional.affine_grid(_affine_maps(u_BK, config), list(x_BCHW.shape), align_corners=False)
         x_BCHW = functional.grid_sample(
             x_BCHW, grid_BHWT.to(x_BCHW.dtype), mode="bilinear", padding_mode="border", align_corners=False
         )
@@ -75,7 +75,7 @@ def _warps(config: AugmentConfig) -> bool:
     return config.horizontal_flip or any((config.shift_fraction, config.rotation_degrees, config.zoom_fraction))
 
 
-def _affine_BT(u_BK: torch.Tensor, config: AugmentConfig) -> torch.Tensor:
+def _affine_maps(u_BK: torch.Tensor, config: AugmentConfig) -> torch.Tensor:
     """Affine maps from output to input coordinates, where the picture spans -1 to 1 on both axes."""
     angle_B = math.radians(config.rotation_degrees) * u_BK[:, 0]
     scale_B = 1.0 / (1.0 + config.zoom_fraction * u_BK[:, 1])

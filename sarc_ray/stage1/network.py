@@ -19,6 +19,7 @@ from sarc_ray.errors import ConfigError
 
 COMPACT = "compact"
 TRAINABLE = ("all", "last_block", "head")
+POOLINGS = ("last", "blocks")
 # Channel statistics that torchvision's ImageNet weights were trained with (its models' documentation).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
@@ -40,6 +41,8 @@ class NetworkConfig:
             ``torchvision.models.<backbone>().features``, with or without the ``features.`` prefix.
         trainable: ``all``; ``last_block`` (the convolutions after the last but one down-sampling, and the head);
             ``head`` (dense layers only).
+        pooling: ``last`` averages the last convolution's maps (the paper); ``blocks`` those of every block, which tells
+            a frozen backbone's head far more about a radiograph (only plain chains such as vgg16 and compact).
         hidden_units: widths of the dense layers between pooling and the two outputs; may be empty.
         dropout: probability, before each dense layer.
     """
@@ -47,12 +50,15 @@ class NetworkConfig:
     backbone: str
     weights: str
     trainable: Literal["all", "last_block", "head"]
+    pooling: Literal["last", "blocks"]
     hidden_units: tuple[int, ...]
     dropout: float
 
     def __post_init__(self) -> None:
         if self.trainable not in TRAINABLE:
             raise ValueError(f"trainable: found {self.trainable!r}, allowed: {', '.join(TRAINABLE)}")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling: found {self.pooling!r}, allowed: {', '.join(POOLINGS)}")
         if any(units < 1 for units in self.hidden_units):
             raise ValueError(f"hidden_units: found {self.hidden_units}, allowed: widths of 1 or more")
         if not 0.0 <= self.dropout < 1.0:
@@ -76,21 +82,22 @@ class GaussianNetwork(nn.Module):
     feature_mean: torch.Tensor
     feature_sd: torch.Tensor
 
-    def __init__(self, backbone: nn.Sequential, n_features: int, *, hidden_units: tuple[int, ...], dropout: float):
+    def __init__(self, backbone: nn.Sequential, n_features: int, config: NetworkConfig):
         super().__init__()
         self.backbone = backbone
+        self.pooling = config.pooling
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_sd", torch.ones(n_features))
         layers: list[nn.Module] = []
         width = n_features
-        for units in hidden_units:
-            layers += [nn.Dropout(dropout), nn.Linear(width, units), nn.ReLU()]
+        for units in config.hidden_units:
+            layers += [nn.Dropout(config.dropout), nn.Linear(width, units), nn.ReLU()]
             width = units
         output = nn.Linear(width, 2)
         # Start from "mean of the training set, its own spread": z = 0, sigma = 1.
         nn.init.normal_(output.weight, std=0.01)
         nn.init.zeros_(output.bias)
-        self.head = nn.Sequential(*layers, nn.Dropout(dropout), output)
+        self.head = nn.Sequential(*layers, nn.Dropout(config.dropout), output)
 
     def forward(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Predict from pictures as ``normalise`` makes them.
@@ -98,7 +105,7 @@ class GaussianNetwork(nn.Module):
         Returns:
             mu_B and sigma_B (> 0), both in standardised target units.
         """
-        return self.predict(self.pool(self.feature_map(x_BCHW)))
+        return self.predict(self.pool(self.feature_maps(x_BCHW)))
 
     def train(self, mode: bool = True) -> GaussianNetwork:
         """Switch dropout and batch statistics on or off; frozen layers stay in evaluation mode.
@@ -111,15 +118,22 @@ class GaussianNetwork(nn.Module):
                 layer.eval()
         return self
 
-    def feature_map(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """Output of the last convolution, (B, C, h, w), before a pooling layer that may end the backbone."""
-        convolutions = self.backbone[:-1] if self._ends_in_pooling() else self.backbone
-        return convolutions(x_BCHW)
+    def feature_maps(self, x_BCHW: torch.Tensor) -> list[torch.Tensor]:
+        """The maps (B, C, h, w) that are pooled: output of the last convolution, or of every block."""
+        maps = []
+        for layer in self.backbone:
+            if self.pooling == "blocks" and isinstance(layer, nn.MaxPool2d):
+                maps.append(x_BCHW)
+            if layer is self.backbone[-1] and isinstance(layer, nn.MaxPool2d):
+                return maps or [x_BCHW]
+            x_BCHW = layer(x_BCHW)
+        return [*maps, x_BCHW]
 
-    def pool(self, map_BChw: torch.Tensor) -> torch.Tensor:
-        """Global average of the feature map per channel, (B, F)."""
-        pooled = self.backbone[-1](map_BChw) if self._ends_in_pooling() else map_BChw
-        return pooled.mean(dim=(2, 3))
+    def pool(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """Global average of the maps per channel, (B, F)."""
+        if self.pooling == "last" and isinstance(self.backbone[-1], nn.MaxPool2d):
+            maps = [self.backbone[-1](maps[0])]
+        return torch.cat([map_BChw.mean(dim=(2, 3)) for map_BChw in maps], dim=1)
 
     def predict(self, features_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Apply the head to pooled features: mu_B and sigma_B."""
@@ -131,9 +145,6 @@ class GaussianNetwork(nn.Module):
         sd_F = features_NF.std(dim=0, correction=0)
         self.feature_mean.copy_(features_NF.mean(dim=0))
         self.feature_sd.copy_(torch.where(sd_F > 1e-6, sd_F, torch.ones_like(sd_F)))
-
-    def _ends_in_pooling(self) -> bool:
-        return isinstance(self.backbone[-1], nn.MaxPool2d | nn.AvgPool2d)
 
 
 def normalise(x_B1HW: torch.Tensor) -> torch.Tensor:
@@ -213,13 +224,17 @@ def _compact_backbone() -> nn.Sequential:
 
 
 def _assemble(config: NetworkConfig, backbone: nn.Sequential) -> GaussianNetwork:
-    n_features = _count_features(config.backbone)
-    return GaussianNetwork(backbone, n_features, hidden_units=config.hidden_units, dropout=config.dropout)
+    if config.pooling == "blocks" and not any(isinstance(layer, nn.MaxPool2d) for layer in backbone):
+        raise ConfigError(
+            f"network.pooling: found 'blocks', but {config.backbone} is no plain chain of blocks; use pooling: last"
+        )
+    return GaussianNetwork(backbone, _count_features(config), config)
 
 
-def _count_features(name: str) -> int:
+def _count_features(config: NetworkConfig) -> int:
     with torch.device("meta"), torch.no_grad():
-        return int(_random_backbone(name).eval()(torch.zeros(1, 3, 64, 64)).shape[1])
+        network = GaussianNetwork(_random_backbone(config.backbone), 1, config).eval()
+        return int(network.pool(network.feature_maps(torch.zeros(1, 3, 64, 64))).shape[1])
 
 
 def _freeze(network: GaussianNetwork, trainable: str) -> None:
@@ -255,8 +270,8 @@ def _read_weights(config: NetworkConfig) -> dict[str, torch.Tensor]:
     problems = [name for name, tensor in expected.items() if name not in found or found[name].shape != tensor.shape]
     if problems:
         raise ConfigError(
-            f"network.weights: {where} lacks {len(problems)} of the {len(expected)} tensors of {config.backbone}, or has "
-            f"them in another shape, first 'features.{problems[0]}'; save torchvision.models.{config.backbone}"
+            f"network.weights: {where} lacks {len(problems)} of the {len(expected)} tensors of {config.backbone}, "
+            f"or has them in another shape, first 'features.{problems[0]}'; save torchvision.models.{config.backbone}"
             "(weights='DEFAULT').features.state_dict()"
         )
     return {name: found[name] for name in expected}

@@ -1,0 +1,440 @@
+"""Training one member of an ensemble: a pure function of data, configuration and seed.
+
+All randomness of an epoch comes from (seed, epoch), so a fit that resumes from a snapshot is equal, bit for bit on a
+CPU, to one that was never interrupted. Shapes: N pictures, H rows, W columns, B of one batch, K cached versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sarc_ray.cohort.schema import TargetConfig
+from sarc_ray.errors import TrainingError
+from sarc_ray.stage1.augment import AugmentConfig, augment
+from sarc_ray.stage1.features import CachedFeatures, extract_features
+from sarc_ray.stage1.losses import gaussian_nll
+from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, build_network, normalise
+from sarc_ray.stage1.runtime import (
+    DEVICES,
+    ByteArray,
+    check_pictures,
+    derive_seed,
+    make_generator,
+    pick_device,
+    reproducible,
+    to_grey,
+)
+from sarc_ray.stage1.scale import TargetScale, fit_scale
+
+State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitConfig:
+    """How a member is trained.
+
+    Args:
+        epochs: at most; the learning rate falls along half a cosine over these, whether or not training stops early.
+        patience: epochs without a better tune NLL before training stops.
+        batch_size: pictures per step, and per batch of evaluation.
+        learning_rate: of Adam, at the start.
+        weight_decay: decoupled (AdamW); 0 is plain Adam.
+        clip_norm: gradients longer than this are shortened to it; one picture with a tiny sigma can
+            otherwise undo an epoch.
+        threads: of torch, per member. Results depend on it, so it is fixed here and not by the machine.
+        device: ``auto`` takes CUDA where torch sees it.
+        cache_features: with ``trainable: head``, run the convolutions once and train the head on what they gave.
+    """
+
+    epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    clip_norm: float
+    threads: int
+    device: Literal["auto", "cpu", "cuda"]
+    cache_features: bool
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "patience", "batch_size", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: found {getattr(self, name)}, allowed: 1 or more")
+        for name in ("learning_rate", "clip_norm"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: found {getattr(self, name)}, allowed: above 0")
+        if not 0.0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay: found {self.weight_decay}, allowed: 0 or more")
+        if self.device not in DEVICES:
+            raise ValueError(f"device: found {self.device!r}, allowed: {', '.join(DEVICES)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochRecord:
+    """One line of a member's history; likelihoods in nats per picture, standardised target units."""
+
+    epoch: int
+    learning_rate: float
+    train_nll: float
+    tune_nll: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedMember:
+    """A member as its best epoch left it.
+
+    Args:
+        target_name: the manifest column that it predicts.
+        network: its architecture.
+        scale: between standardised units and the target's own.
+        image_size_px: rows and columns of the training pictures.
+        seed: that it was trained with.
+        best_epoch: counted from 0.
+        best_tune_nll: in nats, standardised target units.
+        history: one record per epoch.
+        state: all tensors of the network, on the CPU.
+    """
+
+    target_name: str
+    network: NetworkConfig
+    scale: TargetScale
+    image_size_px: tuple[int, int]
+    seed: int
+    best_epoch: int
+    best_tune_nll: float
+    history: tuple[EpochRecord, ...]
+    state: State = field(repr=False)
+
+
+# Called after every epoch; the second argument makes the bytes to resume from, when and if they are wanted.
+OnEpoch = Callable[[EpochRecord, Callable[[], bytes]], None]
+
+
+def fit_member(
+    *,
+    x_train_NHW: ByteArray,
+    y_train_N: npt.ArrayLike,
+    x_tune_NHW: ByteArray,
+    y_tune_N: npt.ArrayLike,
+    target: TargetConfig,
+    network: NetworkConfig,
+    augment: AugmentConfig,
+    fit: FitConfig,
+    seed: int,
+    features: CachedFeatures | None = None,
+    state: bytes | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> TrainedMember:
+    """Train one member by Gaussian likelihood with Adam, cosine annealing and early stopping.
+
+    Args:
+        x_train_NHW: uint8 pictures that this member learns from (held-out ones already left out).
+        y_train_N: their measurements in the original unit.
+        x_tune_NHW: uint8 pictures of the tune split, for early stopping.
+        y_tune_N: their measurements.
+        target: what is measured, and on which scale it is learned.
+        network: architecture and starting weights.
+        augment: how training pictures are varied; each epoch visits every picture ``copies`` times.
+        fit: the optimiser and its limits.
+        seed: of everything random in this fit.
+        features: what ``extract_features`` gave for these very pictures; only with ``fit.cache_features``.
+        state: bytes from an earlier ``snapshot`` of the same fit; training goes on from there.
+        on_epoch: called with a record and ``snapshot`` after each epoch.
+
+    Returns:
+        The member at its best tune NLL.
+
+    Raises:
+        ValueError: pictures, measurements or settings do not fit together.
+        TrainingError: ``state`` belongs to another fit, or the likelihood is no longer finite.
+
+    References:
+        Ryu J et al. J Cachexia Sarcopenia Muscle 2023;14:418-428, Step 1. Loshchilov I, Hutter F. SGDR. ICLR 2017.
+    """
+    y_train_N, y_tune_N = np.asarray(y_train_N, dtype=np.float64), np.asarray(y_tune_N, dtype=np.float64)
+    _check_inputs(x_train_NHW, y_train_N, x_tune_NHW, y_tune_N, network, fit, features)
+    device = pick_device(fit.device)
+    scale = fit_scale(y_train_N, target.transform)
+    with reproducible(threads=fit.threads, device=device):
+        model = build_network(network, seed=derive_seed(seed)).to(device)
+        data: _Data
+        if fit.cache_features:
+            features = features or _extract(model, x_train_NHW, x_tune_NHW, augment, fit, seed)
+            data = _FeatureData(features, device)
+            model.standardise_features(data.train_KNF.flatten(0, 1))
+        else:
+            data = _PictureData(x_train_NHW, x_tune_NHW, augment, device)
+        z_train_N = torch.from_numpy(scale.standardise(y_train_N)).float().to(device)
+        z_tune_N = torch.from_numpy(scale.standardise(y_tune_N)).float().to(device)
+        key = _fingerprint(target, network, augment, fit, seed, y_train_N, y_tune_N)
+        run = _Run(model, data, z_train_N, z_tune_N, fit, seed, key)
+        if state is not None:
+            run.restore(state)
+        while not run.finished():
+            record = run.advance()
+            if on_epoch is not None:
+                on_epoch(record, run.snapshot)
+        return TrainedMember(
+            target_name=target.name,
+            network=network,
+            scale=scale,
+            image_size_px=(int(x_train_NHW.shape[1]), int(x_train_NHW.shape[2])),
+            seed=seed,
+            best_epoch=run.best_epoch,
+            best_tune_nll=run.history[run.best_epoch].tune_nll,
+            history=tuple(run.history),
+            state=run.best_state(),
+        )
+
+
+def cosine_learning_rate(progress: float, peak: float) -> float:
+    """Learning rate at a fraction ``progress`` (0 to 1) of training: half a cosine from ``peak`` to 0.
+
+    Example:
+        >>> cosine_learning_rate(0.5, 0.2)
+        0.1
+    """
+    return 0.5 * peak * (1.0 + math.cos(math.pi * progress))
+
+
+class _Data(Protocol):
+    """What a fit learns from: pictures, or features that were cached."""
+
+    n_visits: int
+
+    def predict_train(
+        self, model: GaussianNetwork, visit_B: torch.Tensor, index_B: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def predict_tune(self, model: GaussianNetwork, rows: slice) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+class _PictureData:
+    def __init__(self, x_train_NHW: ByteArray, x_tune_NHW: ByteArray, config: AugmentConfig, device: torch.device):
+        self.x_train_NHW, self.x_tune_NHW = x_train_NHW, x_tune_NHW
+        self.config, self.device = config, device
+        self.n_visits = max(1, config.copies)
+
+    def predict_train(
+        self, model: GaussianNetwork, visit_B: torch.Tensor, index_B: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        x_B1HW = to_grey(self.x_train_NHW[index_B.numpy()], self.device)
+        if self.config.copies:
+            x_B1HW = augment(x_B1HW, self.config, generator=generator)
+        mu_B, sigma_B = model(normalise(x_B1HW))
+        return mu_B, sigma_B
+
+    def predict_tune(self, model: GaussianNetwork, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        mu_B, sigma_B = model(normalise(to_grey(self.x_tune_NHW[rows], self.device)))
+        return mu_B, sigma_B
+
+
+class _FeatureData:
+    def __init__(self, features: CachedFeatures, device: torch.device):
+        self.train_KNF = torch.from_numpy(np.array(features.train_KNF)).to(device)
+        self.tune_NF = torch.from_numpy(np.array(features.tune_NF)).to(device)
+        self.n_visits = len(self.train_KNF)
+
+    def predict_train(
+        self, model: GaussianNetwork, visit_B: torch.Tensor, index_B: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return model.predict(self.train_KNF[visit_B, index_B])
+
+    def predict_tune(self, model: GaussianNetwork, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        return model.predict(self.tune_NF[rows])
+
+
+class _Run:
+    """The moving parts of a fit: network, optimiser, history and the best state so far."""
+
+    def __init__(
+        self,
+        model: GaussianNetwork,
+        data: _Data,
+        z_train_N: torch.Tensor,
+        z_tune_N: torch.Tensor,
+        fit: FitConfig,
+        seed: int,
+        key: str,
+    ):
+        self.model, self.data, self.z_train_N, self.z_tune_N = model, data, z_train_N, z_tune_N
+        self.fit, self.seed, self.key = fit, seed, key
+        self.device = z_train_N.device
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, lr=fit.learning_rate, weight_decay=fit.weight_decay)
+        self.history: list[EpochRecord] = []
+        self.best_epoch = -1
+        self.best: State = {}
+
+    def finished(self) -> bool:
+        n_done = len(self.history)
+        return n_done >= self.fit.epochs or (n_done > 0 and n_done - 1 - self.best_epoch >= self.fit.patience)
+
+    def advance(self) -> EpochRecord:
+        epoch = len(self.history)
+        learning_rate = cosine_learning_rate(epoch / self.fit.epochs, self.fit.learning_rate)
+        record = EpochRecord(
+            epoch=epoch, learning_rate=learning_rate, train_nll=self._train(epoch), tune_nll=self._tune()
+        )
+        for name, nll in (("training", record.train_nll), ("tune", record.tune_nll)):
+            if not math.isfinite(nll):
+                remedy = f"lower fit.learning_rate (found {self.fit.learning_rate:g})"
+                raise TrainingError(f"epoch {epoch}: the {name} NLL is {nll}; {remedy}")
+        self.history.append(record)
+        if self.best_epoch < 0 or record.tune_nll < self.history[self.best_epoch].tune_nll:
+            self.best_epoch = epoch
+            self.best = {name: tensor.detach().clone() for name, tensor in self._moving_state().items()}
+        return record
+
+    def snapshot(self) -> bytes:
+        buffer = io.BytesIO()
+        content = {
+            "key": self.key,
+            "history": [asdict(record) for record in self.history],
+            "best_epoch": self.best_epoch,
+            "best": self.best,
+            "model": self._moving_state(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        torch.save(content, buffer)
+        return buffer.getvalue()
+
+    def restore(self, state: bytes) -> None:
+        content: dict[str, Any] = torch.load(io.BytesIO(state), map_location=self.device, weights_only=True)
+        if content["key"] != self.key:
+            raise TrainingError(
+                "the saved state belongs to another fit (configuration, seed or measurements differ); "
+                "start this member without it"
+            )
+        self.history = [EpochRecord(**record) for record in content["history"]]
+        self.best_epoch, self.best = content["best_epoch"], content["best"]
+        self.model.load_state_dict(content["model"], strict=False)
+        self.optimizer.load_state_dict(content["optimizer"])
+
+    def best_state(self) -> State:
+        self.model.load_state_dict(self.best, strict=False)
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+
+    def _train(self, epoch: int) -> float:
+        seed = derive_seed(self.seed, epoch)
+        torch.manual_seed(seed)  # dropout; the global state is put back by reproducible()
+        generator = make_generator(seed, self.device)
+        n = len(self.z_train_N)
+        order_V = torch.randperm(n * self.data.n_visits, generator=make_generator(seed, torch.device("cpu")))
+        self.model.train()
+        total = 0.0
+        n_steps = math.ceil(len(order_V) / self.fit.batch_size)
+        for step, picks_B in enumerate(torch.split(order_V, self.fit.batch_size)):
+            progress = (epoch + step / n_steps) / self.fit.epochs
+            self.optimizer.param_groups[0]["lr"] = cosine_learning_rate(progress, self.fit.learning_rate)
+            index_B = picks_B % n
+            mu_B, sigma_B = self.data.predict_train(self.model, picks_B // n, index_B, generator)
+            loss = gaussian_nll(mu_B, sigma_B, self.z_train_N[index_B])
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.fit.clip_norm)
+            self.optimizer.step()
+            total += float(loss.detach()) * len(picks_B)
+        return total / len(order_V)
+
+    def _tune(self) -> float:
+        self.model.eval()
+        total = 0.0
+        with torch.inference_mode():
+            for start in range(0, len(self.z_tune_N), self.fit.batch_size):
+                rows = slice(start, start + self.fit.batch_size)
+                mu_B, sigma_B = self.data.predict_tune(self.model, rows)
+                total += float(gaussian_nll(mu_B, sigma_B, self.z_tune_N[rows])) * len(mu_B)
+        return total / len(self.z_tune_N)
+
+    def _moving_state(self) -> State:
+        """All tensors but those of convolutions that are frozen whole: the configuration gives these again."""
+        state: State = self.model.state_dict()
+        if any(parameter.requires_grad for parameter in self.model.backbone.parameters()):
+            return state
+        return {name: tensor for name, tensor in state.items() if not name.startswith("backbone.")}
+
+
+def _extract(
+    model: GaussianNetwork,
+    x_train_NHW: ByteArray,
+    x_tune_NHW: ByteArray,
+    config: AugmentConfig,
+    fit: FitConfig,
+    seed: int,
+) -> CachedFeatures:
+    """Features for this fit alone; callers with several members compute them once and pass them in."""
+    train_KNF, tune_KNF = (
+        extract_features(
+            model,
+            x_NHW,
+            config=config,
+            copies=copies,
+            seed=seed,
+            batch_size=fit.batch_size,
+            threads=fit.threads,
+            device=fit.device,
+        )
+        for x_NHW, copies in ((x_train_NHW, config.copies), (x_tune_NHW, 0))
+    )
+    return CachedFeatures(train_KNF=train_KNF, tune_NF=tune_KNF[0])
+
+
+def _check_inputs(
+    x_train_NHW: ByteArray,
+    y_train_N: npt.NDArray[np.float64],
+    x_tune_NHW: ByteArray,
+    y_tune_N: npt.NDArray[np.float64],
+    network: NetworkConfig,
+    fit: FitConfig,
+    features: CachedFeatures | None,
+) -> None:
+    for name, x_NHW, y_N in (("train", x_train_NHW, y_train_N), ("tune", x_tune_NHW, y_tune_N)):
+        check_pictures(x_NHW, f"x_{name}_NHW")
+        if y_N.shape != (len(x_NHW),):
+            raise ValueError(
+                f"y_{name}_N: found shape {y_N.shape}, expected one value for each of {len(x_NHW)} pictures"
+            )
+    if x_train_NHW.shape[1:] != x_tune_NHW.shape[1:]:
+        raise ValueError(f"x_tune_NHW: pictures of {x_tune_NHW.shape[1:]}, but training has {x_train_NHW.shape[1:]}")
+    if fit.cache_features and network.trainable != "head":
+        raise ValueError(
+            f"fit.cache_features: true with network.trainable {network.trainable!r}; features of convolutions "
+            "that learn cannot be cached; set network.trainable: head or fit.cache_features: false"
+        )
+    if features is None:
+        return
+    if not fit.cache_features or network.weights == "random":
+        raise ValueError("features: only of use with fit.cache_features: true and weights that all members share")
+    if features.train_KNF.shape[1] != len(x_train_NHW) or len(features.tune_NF) != len(x_tune_NHW):
+        raise ValueError(
+            f"features: for {features.train_KNF.shape[1]} train and {len(features.tune_NF)} tune pictures, "
+            f"but there are {len(x_train_NHW)} and {len(x_tune_NHW)}"
+        )
+
+
+def _fingerprint(
+    target: TargetConfig,
+    network: NetworkConfig,
+    augment: AugmentConfig,
+    fit: FitConfig,
+    seed: int,
+    y_train_N: npt.NDArray[np.float64],
+    y_tune_N: npt.NDArray[np.float64],
+) -> str:
+    """Identity of a fit: a state is only good for the one that wrote it. The device may change."""
+    configs = [asdict(target), asdict(network), asdict(augment), asdict(fit) | {"device": ""}, seed]
+    digest = hashlib.sha256(json.dumps(configs, sort_keys=True).encode())
+    digest.update(y_train_N.tobytes())
+    digest.update(y_tune_N.tobytes())
+    return digest.hexdigest()
