@@ -134,8 +134,9 @@ def pearson(measured: npt.ArrayLike, predicted: npt.ArrayLike, *, confidence_lev
 def bland_altman(measured: npt.ArrayLike, predicted: npt.ArrayLike, *, confidence_level: float) -> BlandAltman:
     """Bland and Altman's bias and 95% limits of agreement.
 
-    Differences are predicted - measured, SD with ddof 1, limits = bias -/+ 1.96 SD, where 1.96 is the exact
-    97.5% normal quantile (always 95% limits, whatever the confidence level). Interval of the bias by t with n - 1 df; of a limit: limit -/+ t sqrt(3 SD^2 / n).
+    Differences are predicted - measured, SD with ddof 1, limits = bias -/+ 1.96 SD, where 1.96 is the exact 97.5%
+    normal quantile (always 95% limits, whatever the confidence level). Interval of the bias by t with n - 1 df; of a
+    limit: limit -/+ t sqrt(3 SD^2 / n).
     SD, limits and intervals are NaN for a single row.
 
     Raises:
