@@ -1,0 +1,438 @@
+"""From the bytes of a DICOM object to its stored pixels and the few header facts that are needed.
+
+Only the tags in ``TAGS`` are ever read; names, identifiers and dates of birth do not leave this module (a date
+of birth only serves to compute an age in whole years). Sizes are checked before any memory is asked for, because
+a file of 1 kB can claim gigabytes of pixels.
+
+Shape suffixes: H rows, W columns. "Part 3" and so on are parts of the DICOM standard, PS3.3 and so on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import io
+import logging
+import math
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom import uid as uids
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
+
+from sarc_ray.errors import ImageError, Reason
+from sarc_ray.imaging.voi import Voi, modality_table, read_voi
+
+# The only tags that are read. pydicom adds Specific Character Set by itself.
+TAGS = (
+    "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "Modality", "Manufacturer", "ManufacturerModelName",
+    "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight", "PatientSpeciesDescription",
+    "BodyPartExamined", "ViewPosition", "PatientPosition", "PatientOrientation",
+    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
+    "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "WindowCenter",
+    "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths", "PixelData",
+)  # fmt: skip
+
+# A large flat-panel detector has 4300 x 4300 pixels of two bytes: 37 MB.
+MAX_SIDE_PX = 16_384
+MAX_PIXEL_BYTES = 256 * 2**20
+MAX_OBJECT_BYTES = 512 * 2**20
+
+AGE_PLAUSIBLE_MAX_YEARS = 120.0
+_BMI_PLAUSIBLE_KG_M2 = (10.0, 80.0)
+_AGE = re.compile(r"^(\d{1,3}(?:\.\d+)?)\s*([DWMY]?)$")
+_PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
+_DATE = re.compile(r"^(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})")
+_VIEWS_IN_PATIENT_POSITION = ("PA", "AP", "LL", "RL", "LATERAL", "LAT")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeaderFacts:
+    """What is kept of a header: no names, identifiers or exact dates. None where absent or implausible."""
+
+    age_years: float | None
+    sex: str | None
+    bmi_kg_m2: float | None
+    view: str | None
+    acquired_month: str | None
+    modality: str | None
+    body_part: str | None
+    species: str | None
+    manufacturer: str | None
+    model: str | None
+    photometric: str | None
+    rows: int
+    columns: int
+    bits_stored: int
+    transfer_syntax: str
+
+    @property
+    def device(self) -> str | None:
+        """Manufacturer and model in one text."""
+        return " ".join(part for part in (self.manufacturer, self.model) if part) or None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Radiograph:
+    """A decoded radiograph, before anything that depends on the size of the result.
+
+    Args:
+        pixels_HW: stored values, bits outside Bits Stored removed, Modality LUT Sequence applied.
+        slope: Rescale Slope, 1 where absent. Rescaling commutes with area averaging, so it can wait.
+        intercept: Rescale Intercept, 0 where absent.
+        voi: the header's VOI LUT or window, on rescaled values; None where absent or unusable.
+        inverted: true where low values are meant to be shown bright (MONOCHROME1 or an INVERSE presentation LUT).
+        header: the facts.
+    """
+
+    pixels_HW: npt.NDArray[np.integer[Any]]
+    slope: float
+    intercept: float
+    voi: Voi | None
+    inverted: bool
+    header: HeaderFacts
+
+
+Decoder = Callable[[Dataset], npt.NDArray[np.integer[Any]]]
+
+
+def read_radiograph(data: bytes) -> Radiograph:
+    """Read a radiograph from the bytes of a DICOM Part 10 file.
+
+    Raises:
+        ImageError: with the reason: not DICOM, unsupported syntax, no pixels, unsupported pixels, too large, or
+            damaged.
+    """
+    with quiet_pydicom():
+        dataset = open_dataset(data)
+        return decode(dataset, read_header(dataset))
+
+
+@contextlib.contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Silence pydicom's warnings and log: odd headers are everyday matters, and its messages can quote them."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def open_dataset(data: bytes) -> Dataset:
+    """Parse the tags of ``TAGS``; the pixels stay encoded.
+
+    Raises:
+        ImageError: NOT_DICOM, IMAGE_TOO_LARGE, or DECODE_FAILED where the file breaks off or its structure is wrong.
+    """
+    if len(data) > MAX_OBJECT_BYTES:
+        raise ImageError(Reason.IMAGE_TOO_LARGE, f"{len(data)} bytes; allowed: {MAX_OBJECT_BYTES}")
+    _check_deflated(data)
+    try:
+        return pydicom.dcmread(io.BytesIO(data), force=False, specific_tags=list(TAGS))
+    except InvalidDicomError as error:
+        raise ImageError(Reason.NOT_DICOM, "no DICM prefix") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Damaged files make pydicom raise nearly every type, RecursionError among them.
+        raise ImageError(Reason.DECODE_FAILED, f"header: {type(error).__name__}") from error
+
+
+def _check_deflated(data: bytes) -> None:
+    """Refuse a deflated data set that would inflate without bounds (Part 5 A.5); pydicom inflates it whole."""
+    if data[128:132] != b"DICM" or uids.DeflatedExplicitVRLittleEndian.encode() not in data[132:2048]:
+        return
+    if data[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+        raise ImageError(Reason.DECODE_FAILED, "deflated, without a File Meta Information Group Length")
+    start = 144 + struct.unpack("<L", data[140:144])[0]
+    limit = MAX_OBJECT_BYTES
+    try:
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], limit + 1)
+    except zlib.error as error:
+        raise ImageError(Reason.DECODE_FAILED, "deflated data set is damaged") from error
+    if len(inflated) > limit:
+        raise ImageError(Reason.IMAGE_TOO_LARGE, f"inflates to more than {limit} bytes")
+
+
+def read_header(dataset: Dataset) -> HeaderFacts:
+    """The facts of a header; every value is optional but the transfer syntax."""
+    return HeaderFacts(
+        age_years=_age_years(dataset),
+        sex=_one_of(_text(dataset, "PatientSex"), ("F", "M")),
+        bmi_kg_m2=_bmi(dataset),
+        view=_view(dataset),
+        acquired_month=_month(dataset),
+        modality=_text(dataset, "Modality"),
+        body_part=_text(dataset, "BodyPartExamined"),
+        species=_text(dataset, "PatientSpeciesDescription"),
+        manufacturer=_text(dataset, "Manufacturer"),
+        model=_text(dataset, "ManufacturerModelName"),
+        photometric=_text(dataset, "PhotometricInterpretation"),
+        rows=_int(dataset, "Rows", 0),
+        columns=_int(dataset, "Columns", 0),
+        bits_stored=_int(dataset, "BitsStored", 0),
+        transfer_syntax=_transfer_syntax(dataset),
+    )
+
+
+def decode(dataset: Dataset, header: HeaderFacts) -> Radiograph:
+    """Decode the pixels of an opened data set.
+
+    Raises:
+        ImageError: NO_PIXELS, UNSUPPORTED_PIXELS, UNSUPPORTED_SYNTAX, IMAGE_TOO_LARGE or DECODE_FAILED.
+    """
+    _check_pixels(dataset, header)
+    decoder = DECODERS.get(header.transfer_syntax)
+    if decoder is None:
+        raise ImageError(Reason.UNSUPPORTED_SYNTAX, f"found {header.transfer_syntax}")
+    try:
+        pixels_HW = decoder(dataset)
+        if pixels_HW.shape != (header.rows, header.columns):
+            raise ImageError(Reason.DECODE_FAILED, f"decoded to {pixels_HW.shape}")
+        table = modality_table(dataset)
+        if table is not None:
+            pixels_HW = table.apply(pixels_HW)
+        voi = read_voi(dataset)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # Codecs raise nearly every type on damaged streams.
+        raise ImageError(Reason.DECODE_FAILED, f"pixels: {type(error).__name__}") from error
+    # Part 3 C.11.1: a Modality LUT Sequence and Rescale Slope exclude each other; the LUT is what was stored.
+    slope, intercept = (1.0, 0.0) if table is not None else _rescale(dataset)
+    # Part 3 C.8.11.3: INVERSE goes with MONOCHROME1, so either of them says it, and both do not cancel out.
+    inverted = header.photometric == "MONOCHROME1" or _text(dataset, "PresentationLUTShape") == "INVERSE"
+    return Radiograph(pixels_HW=pixels_HW, slope=slope, intercept=intercept, voi=voi, inverted=inverted, header=header)
+
+
+def _check_pixels(dataset: Dataset, header: HeaderFacts) -> None:
+    """All checks that need no decoding; fills in what can be told from other tags."""
+    if not dataset.get("PixelData"):
+        raise ImageError(Reason.NO_PIXELS)
+    frames = max(_int(dataset, "NumberOfFrames", 1), 1)
+    allocated = _int(dataset, "BitsAllocated", 0)
+    n_bytes = header.rows * header.columns * frames * max(_int(dataset, "SamplesPerPixel", 1), 1) * allocated // 8
+    if max(header.rows, header.columns) > MAX_SIDE_PX or n_bytes > MAX_PIXEL_BYTES:
+        raise ImageError(
+            Reason.IMAGE_TOO_LARGE,
+            f"{header.rows} x {header.columns} x {frames} frames, {n_bytes} bytes; "
+            f"allowed: {MAX_SIDE_PX} a side, {MAX_PIXEL_BYTES} bytes",
+        )
+    if header.photometric not in ("MONOCHROME1", "MONOCHROME2") or _int(dataset, "SamplesPerPixel", 1) != 1:
+        raise ImageError(Reason.UNSUPPORTED_PIXELS, f"photometric interpretation {header.photometric}")
+    if frames > 1:
+        raise ImageError(Reason.UNSUPPORTED_PIXELS, f"{frames} frames")
+    if min(header.rows, header.columns) < 1:
+        raise ImageError(Reason.DECODE_FAILED, "Rows or Columns are missing")
+    if allocated not in (8, 16):
+        raise ImageError(Reason.UNSUPPORTED_PIXELS, f"Bits Allocated {allocated}; allowed: 8, 16")
+    _complete_bits(dataset, allocated)
+
+
+def _complete_bits(dataset: Dataset, allocated: int) -> None:
+    stored = _int(dataset, "BitsStored", allocated)
+    high_bit = _int(dataset, "HighBit", stored - 1)
+    if not 1 <= stored <= allocated or not stored - 1 <= high_bit < allocated:
+        raise ImageError(Reason.DECODE_FAILED, f"Bits Stored {stored}, High Bit {high_bit} of {allocated}")
+    dataset.SamplesPerPixel = 1
+    dataset.NumberOfFrames = 1
+    dataset.BitsStored = stored
+    dataset.HighBit = high_bit
+    dataset.PixelRepresentation = _int(dataset, "PixelRepresentation", 0) & 1
+    if getattr(dataset.file_meta, "TransferSyntaxUID", None) is None:
+        dataset.file_meta.TransferSyntaxUID = uids.UID(_transfer_syntax(dataset))
+
+
+def _decode_stored(dataset: Dataset) -> npt.NDArray[np.integer[Any]]:
+    """Uncompressed and RLE pixels: whatever lies outside Bits Stored is junk or an overlay (Part 5 8.1.1)."""
+    decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
+    # pydicom takes the highest stored bit to be Bits Stored - 1, so its own correction stays off.
+    pixels_HW, _ = decoder.as_array(dataset, index=0, raw=True, correct_unused_bits=False)  # type: ignore[arg-type]
+    left = dataset.BitsAllocated - 1 - dataset.HighBit
+    right = dataset.BitsAllocated - dataset.BitsStored
+    pixels_HW = pixels_HW.astype(pixels_HW.dtype.newbyteorder("="), copy=False)
+    # Shifting back right extends the sign of signed types.
+    return (pixels_HW << left) >> right if left or right else pixels_HW
+
+
+def _decode_codestream(dataset: Dataset) -> npt.NDArray[np.integer[Any]]:
+    """JPEG lossless, JPEG-LS and JPEG 2000 by pydicom's plugins, full size."""
+    _checked_frame(dataset)
+    pixels_HW, _ = get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(dataset, index=0, raw=True)
+    return pixels_HW
+
+
+def _decode_lossy_jpeg(dataset: Dataset) -> npt.NDArray[np.integer[Any]]:
+    """JPEG of 8 or 12 bits by libjpeg-turbo; pydicom's plugins differ among each other and refuse some of 12 bits."""
+    pixels_HW: npt.NDArray[np.integer[Any]] = imagecodecs.jpeg8_decode(_checked_frame(dataset))
+    return pixels_HW
+
+
+def _checked_frame(dataset: Dataset) -> bytes:
+    """The first encoded frame; codecs allocate what its codestream claims, whatever the header says."""
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    size = _j2k_size(frame) if dataset.file_meta.TransferSyntaxUID in _J2K else _jpeg_size(frame)
+    if size != (dataset.Rows, dataset.Columns):
+        raise ImageError(Reason.DECODE_FAILED, f"codestream of {size}, header of {(dataset.Rows, dataset.Columns)}")
+    return frame
+
+
+def _j2k_size(frame: bytes) -> tuple[int, int] | None:
+    """Rows and columns from the SIZ segment that follows the start of a JPEG 2000 codestream (ISO 15444-1 A.5.1)."""
+    start = frame.find(b"\xff\x4f\xff\x51")
+    if start < 0 or len(frame) < start + 24:
+        return None
+    x_end, y_end, x_start, y_start = struct.unpack(">4L", frame[start + 8 : start + 24])
+    return y_end - y_start, x_end - x_start
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
+    """Rows and columns from the frame header (SOF) of a JPEG or JPEG-LS codestream (ISO 10918-1 B.2.2)."""
+    position = 2
+    while position + 9 <= len(frame) and frame[position] == 0xFF:
+        marker = frame[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        is_frame_header = 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
+        if is_frame_header or marker == 0xF7:
+            rows, columns = struct.unpack(">2H", frame[position + 5 : position + 9])
+            return rows, columns
+        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
+    return None
+
+
+_J2K = (
+    uids.JPEG2000Lossless,
+    uids.JPEG2000,
+    uids.HTJ2KLossless,
+    uids.HTJ2KLosslessRPCL,
+    uids.HTJ2K,
+)
+# One decoder per transfer syntax; the retired 1.2.840.10008.1.2.4.53 and .55 have none.
+DECODERS: dict[str, Decoder] = {
+    str(uids.ImplicitVRLittleEndian): _decode_stored,
+    str(uids.ExplicitVRLittleEndian): _decode_stored,
+    str(uids.DeflatedExplicitVRLittleEndian): _decode_stored,
+    str(uids.ExplicitVRBigEndian): _decode_stored,
+    str(uids.RLELossless): _decode_stored,
+    str(uids.JPEGBaseline8Bit): _decode_lossy_jpeg,
+    str(uids.JPEGExtended12Bit): _decode_lossy_jpeg,
+    str(uids.JPEGLossless): _decode_codestream,
+    str(uids.JPEGLosslessSV1): _decode_codestream,
+    str(uids.JPEGLSLossless): _decode_codestream,
+    str(uids.JPEGLSNearLossless): _decode_codestream,
+    **{str(syntax): _decode_codestream for syntax in _J2K},
+}
+
+
+def _transfer_syntax(dataset: Dataset) -> str:
+    found = getattr(dataset.file_meta, "TransferSyntaxUID", None)
+    if found:
+        return str(found)
+    implicit, _ = dataset.original_encoding
+    return str(uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian)
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:
+    """The first value of a tag; None where it is absent, empty or not of its type."""
+    try:
+        value = dataset.get(keyword)
+    except (ValueError, TypeError, OverflowError, NotImplementedError, struct.error):
+        return None
+    if isinstance(value, pydicom.multival.MultiValue | list):
+        value = value[0] if value else None
+    return None if value is None or value == "" else value
+
+
+def _text(dataset: Dataset, keyword: str) -> str | None:
+    value = _value(dataset, keyword)
+    return str(value).replace("\0", " ").strip().upper() or None if value is not None else None
+
+
+def _float(dataset: Dataset, keyword: str) -> float | None:
+    try:
+        value = float(_value(dataset, keyword))
+    except (ValueError, TypeError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _int(dataset: Dataset, keyword: str, default: int) -> int:
+    value = _float(dataset, keyword)
+    return default if value is None else int(value)
+
+
+def _one_of(text: str | None, allowed: tuple[str, ...]) -> str | None:
+    return text if text in allowed else None
+
+
+def _rescale(dataset: Dataset) -> tuple[float, float]:
+    slope, intercept = _float(dataset, "RescaleSlope"), _float(dataset, "RescaleIntercept")
+    # Part 3 C.11.1: both or none; a slope of zero would erase the picture.
+    return (slope, intercept) if slope and intercept is not None else (1.0, 0.0)
+
+
+def _age_years(dataset: Dataset) -> float | None:
+    """Age from Patient's Age (Part 5 6.2 AS, and how archives really write it), else from two dates.
+
+    "062Y", "009M", "81" and "9.0" are read; "000Y" stands for unknown; the age from dates is in whole years.
+    """
+    match = _AGE.match(_text(dataset, "PatientAge") or "")
+    age = float(match.group(1)) / _PER_YEAR[match.group(2)] if match else None
+    if age is None:
+        birth, taken = _date(dataset, "PatientBirthDate"), _taken_on(dataset)
+        if birth is not None and taken is not None:
+            age = float(taken.year - birth.year - ((taken.month, taken.day) < (birth.month, birth.day)))
+    return age if age is not None and 0 < age <= AGE_PLAUSIBLE_MAX_YEARS else None
+
+
+def _date(dataset: Dataset, keyword: str) -> dt.date | None:
+    match = _DATE.match(_text(dataset, keyword) or "")
+    if match is None:
+        return None
+    try:
+        return dt.date(*(int(part) for part in match.groups()))
+    except ValueError:
+        return None
+
+
+def _taken_on(dataset: Dataset) -> dt.date | None:
+    keywords = ("AcquisitionDate", "StudyDate", "ContentDate", "SeriesDate")
+    return next((date for date in (_date(dataset, keyword) for keyword in keywords) if date), None)
+
+
+def _month(dataset: Dataset) -> str | None:
+    taken = _taken_on(dataset)
+    return f"{taken:%Y-%m}" if taken else None
+
+
+def _bmi(dataset: Dataset) -> float | None:
+    height_m, weight_kg = _float(dataset, "PatientSize"), _float(dataset, "PatientWeight")
+    if not height_m or not weight_kg:
+        return None
+    bmi = weight_kg / height_m**2
+    return bmi if _BMI_PLAUSIBLE_KG_M2[0] <= bmi <= _BMI_PLAUSIBLE_KG_M2[1] else None
+
+
+def _view(dataset: Dataset) -> str | None:
+    """View Position; else Patient Position where it holds a view; else LATERAL where rows run front to back."""
+    view = _text(dataset, "ViewPosition") or _one_of(_text(dataset, "PatientPosition"), _VIEWS_IN_PATIENT_POSITION)
+    if view is None and (_text(dataset, "PatientOrientation") or "")[:1] in ("A", "P"):
+        return "LATERAL"  # Part 3 C.7.6.1.1.1: in a frontal view rows run left or right.
+    return view

@@ -1,0 +1,163 @@
+"""From a decoded radiograph to the picture that the networks see; and the whole way, without ever raising.
+
+The paper's order: extract the pixels, resize, then CLAHE. The window comes between the two: rescaling and a linear
+window commute with area averaging, so the small picture is windowed.
+
+Shape suffixes: H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from sarc_ray.errors import ImageError, Reason
+from sarc_ray.imaging import dicom, gate
+from sarc_ray.imaging.dicom import HeaderFacts, Radiograph
+from sarc_ray.imaging.voi import Voi, VoiWindow
+
+# Without a usable window, these percentiles of the resized picture become black and white: robust to a lead marker
+# and to a black border, which cover little of the field.
+PERCENTILES = (0.5, 99.5)
+# A header's window is not used when it leaves less than this share of the picture between black and white, or
+# squeezes the middle 99% of it into less than this share of the grey scale.
+UNSATURATED_MIN = 0.10
+SPREAD_MIN = 1.0 / 16.0
+# A picture whose middle 99% differs by no more than one stored value has no contrast.
+BLANK_SPREAD_MAX = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreprocessConfig:
+    """How a radiograph becomes a small picture.
+
+    Args:
+        size_px: side of the square picture (the paper: 224; the aspect ratio is not kept).
+        clahe_clip_limit: OpenCV's clip limit, in multiples of a flat histogram; 0 leaves CLAHE out.
+        clahe_tiles: tiles per side.
+    """
+
+    size_px: int
+    clahe_clip_limit: float
+    clahe_tiles: int
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.size_px <= 2048:
+            raise ValueError(f"size_px: found {self.size_px}, allowed: 16 to 2048")
+        if not 0 <= self.clahe_clip_limit <= 256:
+            raise ValueError(f"clahe_clip_limit: found {self.clahe_clip_limit}, allowed: 0 (off) to 256")
+        if not 1 <= self.clahe_tiles <= self.size_px // 4:
+            raise ValueError(f"clahe_tiles: found {self.clahe_tiles}, allowed: 1 to size_px / 4")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageResult:
+    """What became of one object.
+
+    Args:
+        reason: ``Reason.NONE`` where there is a picture.
+        image_HW: uint8, shape (size_px, size_px), air dark and bone bright; None where there is a reason.
+        image_sha256: of the object's bytes, hexadecimal; None where there are none.
+        header: what the header says; None where it could not be read.
+    """
+
+    reason: Reason
+    image_HW: npt.NDArray[np.uint8] | None
+    image_sha256: str | None
+    header: HeaderFacts | None
+
+
+def use_one_thread() -> None:
+    """Keep OpenCV to one thread; for the start of a worker process, where the engine does the parallel work."""
+    cv2.setNumThreads(1)
+
+
+def process_image(data: bytes | Exception, config: PreprocessConfig) -> ImageResult:
+    """The whole way from an object's bytes to a picture or a reason; never raises.
+
+    Args:
+        data: the bytes, or the exception that fetching them ended in.
+        config: how to preprocess.
+    """
+    if isinstance(data, Exception):
+        missing = any(isinstance(error, FileNotFoundError) for error in (data, data.__cause__))
+        return _refused(Reason.OBJECT_MISSING if missing else Reason.STORAGE_FAILED)
+    digest = hashlib.sha256(data).hexdigest()
+    header = None
+    try:
+        with dicom.quiet_pydicom():
+            dataset = dicom.open_dataset(data)
+            header = dicom.read_header(dataset)
+            gate.check(header)
+            image_HW = preprocess(dicom.decode(dataset, header), config)
+    except ImageError as error:
+        return _refused(error.reason, digest, header)
+    except Exception:  # One image must never stop an archive; the reason says that we did not foresee it.
+        return _refused(Reason.INTERNAL_ERROR, digest, header)
+    return ImageResult(reason=Reason.NONE, image_HW=image_HW, image_sha256=digest, header=header)
+
+
+def _refused(reason: Reason, digest: str | None = None, header: HeaderFacts | None = None) -> ImageResult:
+    return ImageResult(reason=reason, image_HW=None, image_sha256=digest, header=header)
+
+
+def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
+    """Resize, window, turn to MONOCHROME2's sense, equalise.
+
+    Args:
+        radiograph: decoded.
+        config: sizes and CLAHE.
+
+    Returns:
+        uint8, shape (size_px, size_px), air dark and bone bright.
+
+    Raises:
+        ImageError: BLANK_IMAGE.
+
+    References:
+        CLAHE: Zuiderveld K. Contrast limited adaptive histogram equalization. Graphics Gems IV, 1994, 474-485.
+    """
+    small_HW = resize(radiograph.pixels_HW, config.size_px)
+    low, high = np.percentile(small_HW, PERCENTILES)
+    if high - low <= BLANK_SPREAD_MAX:
+        raise ImageError(Reason.BLANK_IMAGE, f"the middle 99% of the stored values spans {high - low:g}")
+    values_HW = small_HW * np.float32(radiograph.slope) + np.float32(radiograph.intercept)
+    grey_HW = window(values_HW, radiograph.voi)
+    if radiograph.inverted:
+        grey_HW = 1.0 - grey_HW
+    image_HW = np.rint(grey_HW * 255.0).astype(np.uint8)
+    if config.clahe_clip_limit == 0:
+        return image_HW
+    tiles = (config.clahe_tiles, config.clahe_tiles)
+    return np.asarray(cv2.createCLAHE(config.clahe_clip_limit, tiles).apply(image_HW), dtype=np.uint8)
+
+
+def resize(pixels_HW: npt.NDArray[np.integer[Any]], size_px: int) -> npt.NDArray[np.float32]:
+    """Resize to a square: area averaging where the picture shrinks, else linear interpolation."""
+    shrinks = min(pixels_HW.shape) >= size_px
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    small_HW = cv2.resize(pixels_HW.astype(np.float32), (size_px, size_px), interpolation=interpolation)
+    return np.asarray(small_HW, dtype=np.float32)
+
+
+def window(values_HW: npt.NDArray[np.float32], voi: Voi | None) -> npt.NDArray[np.float32]:
+    """Map values to 0..1 by the header's LUT or window, or by percentiles where it has none that can be used.
+
+    Args:
+        values_HW: rescaled values, shape (H, W), not blank.
+        voi: the header's, or None.
+    """
+    if voi is not None:
+        grey_HW = voi.apply(values_HW)
+        low, high = np.percentile(grey_HW, PERCENTILES)
+        unsaturated = float(np.mean((grey_HW > 0.001) & (grey_HW < 0.999)))
+        if unsaturated >= UNSATURATED_MIN and high - low >= SPREAD_MIN:
+            return grey_HW
+    low, high = np.percentile(values_HW, PERCENTILES)
+    spread = float(high - low)
+    return VoiWindow(center=float(low) + spread / 2, width=spread, sigmoid=False).apply(values_HW)
