@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,24 +23,21 @@ from sklearn.preprocessing import StandardScaler
 
 from sarc_ray.errors import ConfigError, EvaluationError
 
-if TYPE_CHECKING:
-    import lightgbm
-    import xgboost
-
 Float: TypeAlias = npt.NDArray[np.float64]
-# A fitted model is a scikit-learn estimator or a booster in its library's native form, the form a bundle stores.
-Fitted: TypeAlias = "RandomForestClassifier | ExtraTreesClassifier | Pipeline | xgboost.Booster | lightgbm.Booster"
 Params: TypeAlias = Mapping[str, Any]
 
 
 class Trial(Protocol):
     """The part of ``optuna.trial.Trial`` that a search space uses."""
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Draw a whole number."""
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Draw a number."""
 
-    def suggest_categorical(self, name: str, choices: list[str]) -> Any: ...
+    def suggest_categorical(self, name: str, choices: list[str]) -> Any:
+        """Draw one of some values."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Integer:
 
     def allows(self, value: Any) -> bool:
         """True for a value of this range."""
-        return isinstance(value, int | np.integer) and self.low <= value <= self.high
+        return isinstance(value, int) and self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class Real:
 
     def allows(self, value: Any) -> bool:
         """True for a value of this range."""
-        return isinstance(value, float | int | np.floating) and self.low <= value <= self.high
+        return isinstance(value, float | int) and self.low <= value <= self.high
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def _extra_trees(params: dict[str, Any], seed: int, n_jobs: int) -> ExtraTreesCl
 
 
 def _logistic_regression(params: dict[str, Any], seed: int, n_jobs: int) -> Pipeline:
-    # saga is the solver that knows the elastic net; it wants features of one scale, hence the scaler. It has no threads.
+    # saga is the solver that knows the elastic net; it wants features of one scale, hence the scaler.
     model = LogisticRegression(**params, solver="saga", max_iter=10_000, random_state=seed)
     return Pipeline([("scale", StandardScaler()), ("logistic", model)])
 
@@ -244,8 +241,8 @@ def build(name: str, params: Params, *, seed: int, n_jobs: int) -> Any:
     return algorithm.make(constructor, seed, n_jobs)
 
 
-def fit(name: str, params: Params, x_NF: Float, y_N: npt.NDArray[np.int64], *, seed: int, n_jobs: int) -> Fitted:
-    """Fit one algorithm and return it in the form that a bundle stores: an estimator, or a native booster.
+def fit(name: str, params: Params, x_NF: Float, y_N: npt.NDArray[np.int64], *, seed: int, n_jobs: int) -> Any:
+    """Fit one algorithm.
 
     Class weight "balanced" gives each class half of the total weight, as in scikit-learn; it enters every algorithm
     in the same way, as sample weights.
@@ -256,7 +253,10 @@ def fit(name: str, params: Params, x_NF: Float, y_N: npt.NDArray[np.int64], *, s
         x_NF: features, shape (n_rows, n_features), no NaN.
         y_N: 0/1 labels, shape (n_rows,), both classes present.
         seed: of the estimator's own randomness.
-        n_jobs: threads while fitting. Afterwards one thread predicts: batches are small.
+        n_jobs: threads.
+
+    Returns:
+        The fitted scikit-learn estimator (of xgboost and lightgbm: their scikit-learn classes).
 
     Raises:
         ConfigError: as :func:`build`.
@@ -267,34 +267,8 @@ def fit(name: str, params: Params, x_NF: Float, y_N: npt.NDArray[np.int64], *, s
     weight_N = np.ones(len(y_N))
     if params["class_weight"] == "balanced":
         weight_N = len(y_N) / (2.0 * np.bincount(y_N, minlength=2)[y_N])
-    if isinstance(estimator, Pipeline):
-        return estimator.fit(x_NF, y_N, logistic__sample_weight=weight_N)
-    estimator.fit(x_NF, y_N, sample_weight=weight_N)
-    if name == "xgboost":
-        booster = estimator.get_booster()
-        booster.set_param({"nthread": 1})
-        return booster
-    if name == "lightgbm":
-        return estimator.booster_
-    estimator.set_params(n_jobs=1)
-    return estimator
-
-
-def positive_probability(fitted: Fitted, x_NF: Float) -> Float:
-    """Probability of class 1 before calibration.
-
-    Args:
-        fitted: as :func:`fit` returns it.
-        x_NF: features, shape (n_rows, n_features), no NaN.
-
-    Returns:
-        Array of shape (n_rows,), float64.
-    """
-    if isinstance(fitted, RandomForestClassifier | ExtraTreesClassifier | Pipeline):
-        return np.asarray(fitted.predict_proba(x_NF)[:, 1], dtype=np.float64)
-    if type(fitted).__module__.startswith("xgboost"):
-        return np.asarray(fitted.inplace_predict(x_NF), dtype=np.float64)
-    return np.asarray(fitted.predict(x_NF, num_threads=1), dtype=np.float64)
+    key = "logistic__sample_weight" if isinstance(estimator, Pipeline) else "sample_weight"
+    return estimator.fit(x_NF, y_N, **{key: weight_N})
 
 
 def _algorithm(name: str) -> Algorithm:
@@ -306,7 +280,7 @@ def _algorithm(name: str) -> Algorithm:
 def _check_training_table(x_NF: Float, y_N: npt.NDArray[np.int64]) -> None:
     if not np.isfinite(x_NF).all():
         raise EvaluationError(
-            "training table: a feature is missing or infinite; leave such patients out, or the feature"
+            "training table: a feature is missing or infinite; leave out such patients or the feature"
         )
     if set(np.unique(y_N)) != {0, 1}:
         raise EvaluationError(f"training table: found classes {np.unique(y_N)}; both 0 and 1 are needed")

@@ -16,8 +16,9 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from sarc_ray.errors import EvaluationError
-from sarc_ray.stage2.algorithms import Fitted, Float, Params, fit, positive_probability
+from sarc_ray.stage2.algorithms import Float, Params, fit
 from sarc_ray.stage2.cross_validation import CvResult, Fold, Labels, evaluate_params
+from sarc_ray.stage2.portable import Fitted, portable
 
 # Raw scores are drawn towards one half by this weight before their log-odds are taken: a forest may say exactly 0 or
 # 1, whose log-odds are infinite. The map is strictly increasing, so it makes no ties, and barely moves the rest.
@@ -83,7 +84,7 @@ class Stage2Model:
         algorithm: key of ``ALGORITHMS``.
         params: chosen hyper-parameters.
         feature_names: columns that :meth:`predict` needs, in order.
-        fitted: estimator or native booster.
+        fitted: the classifier in its portable form.
         sigmoid: raw score to calibrated probability.
         raw_threshold: threshold in units of the raw score.
         threshold: the same in units of the calibrated score; positive is score >= threshold.
@@ -129,7 +130,7 @@ class Stage2Model:
             EvaluationError: as :meth:`matrix`.
         """
         x_NF = self.matrix(X)
-        raw_N = positive_probability(self.fitted, x_NF) if len(x_NF) else np.empty(0)
+        raw_N = self.fitted.raw_score(x_NF) if len(x_NF) else np.empty(0)
         return raw_N, self.sigmoid.apply(raw_N)
 
     def flag(self, score_N: Float) -> npt.NDArray[np.bool_]:
@@ -166,13 +167,13 @@ def fit_final(
     y_N: Labels = np.asarray(y, dtype=np.int64)
     x_NF = X.to_numpy(dtype=np.float64)
     cv = evaluate_params(name, params, x_NF, y_N, folds, seed=seed, n_jobs=n_jobs) if cv is None else cv
-    sigmoid = fit_sigmoid(cv.oof_raw_score_RN, y_N)
+    sigmoid = fit_sigmoid(cv.oof_raw_scores, y_N)
     final_seed = int(np.random.SeedSequence(seed).spawn(1)[0].generate_state(1)[0] >> 1)
     return Stage2Model(
         algorithm=name,
         params=dict(params),
         feature_names=tuple(str(column) for column in X.columns),
-        fitted=fit(name, params, x_NF, y_N, seed=final_seed, n_jobs=n_jobs),
+        fitted=portable(fit(name, params, x_NF, y_N, seed=final_seed, n_jobs=n_jobs)),
         sigmoid=sigmoid,
         raw_threshold=cv.oof_threshold,
         threshold=float(sigmoid.apply(cv.oof_threshold)),

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
 from sarc_ray.errors import EvaluationError
-from sarc_ray.stage2.algorithms import ALGORITHMS, Float, Params, fit, positive_probability
+from sarc_ray.stage2.algorithms import ALGORITHMS, Float, Params, fit
 from sarc_ray.stats.discrimination import auroc, confusion_at, f1, youden_threshold
 
 Labels = npt.NDArray[np.int64]
@@ -75,7 +75,7 @@ class CvResult:
         algorithm: key of ``ALGORITHMS``.
         params: the hyper-parameters.
         auroc_per_fold: shape (n_repeats * n_splits,), in the order of the folds.
-        oof_raw_score_RN: out-of-fold raw score of every row in every repeat, shape (n_repeats, n_rows).
+        oof_raw_scores: out-of-fold raw score of every row in every repeat, shape (n_repeats, n_rows).
         cv_auroc_mean: mean of ``auroc_per_fold``.
         cv_auroc_se: its standard error, see :func:`evaluate_params`.
         oof_threshold: Youden threshold on the pooled out-of-fold raw scores; positive is raw score >= threshold.
@@ -85,7 +85,7 @@ class CvResult:
     algorithm: str
     params: dict[str, Any]
     auroc_per_fold: Float
-    oof_raw_score_RN: Float
+    oof_raw_scores: Float
     cv_auroc_mean: float
     cv_auroc_se: float
     oof_threshold: float
@@ -94,7 +94,7 @@ class CvResult:
     @property
     def oof_raw_score(self) -> Float:
         """Mean over repeats, shape (n_rows,)."""
-        return self.oof_raw_score_RN.mean(axis=0)
+        return self.oof_raw_scores.mean(axis=0)
 
 
 def make_folds(y: npt.ArrayLike, groups: npt.ArrayLike, *, n_splits: int, n_repeats: int, seed: int) -> list[Fold]:
@@ -186,7 +186,7 @@ def evaluate_params(
     seeds = np.random.SeedSequence(seed).generate_state(len(folds))
     for i, fold in enumerate(folds):
         fitted = fit(name, params, x_NF[fold.train], y_N[fold.train], seed=int(seeds[i] >> 1), n_jobs=n_jobs)
-        raw = positive_probability(fitted, x_NF[fold.test])
+        raw = np.asarray(fitted.predict_proba(x_NF[fold.test])[:, 1], dtype=np.float64)
         oof_RN[fold.repeat, fold.test] = raw
         auroc_per_fold[i] = auroc(y_N[fold.test], raw)
     return _summarise(name, params, y_N, oof_RN, auroc_per_fold, [fold.repeat for fold in folds])
@@ -208,7 +208,7 @@ def _summarise(
         algorithm=name,
         params=dict(params),
         auroc_per_fold=auroc_per_fold,
-        oof_raw_score_RN=oof_RN,
+        oof_raw_scores=oof_RN,
         cv_auroc_mean=float(auroc_per_fold.mean()),
         cv_auroc_se=float(np.sqrt(variance / len(per_repeat[0]))),
         oof_threshold=threshold,
@@ -225,7 +225,23 @@ def _between(threshold: float, scores: Float) -> float:
     return float((threshold + lower.max()) / 2.0) if lower.size else float(threshold)
 
 
-def choose(results: Sequence[CvResult]) -> int:
+class Candidate(Protocol):
+    """The part of a result that the choice looks at; a :class:`CvResult`, or a record of one."""
+
+    @property
+    def cv_auroc_mean(self) -> float:
+        """Mean of the fold AUROCs."""
+
+    @property
+    def cv_auroc_se(self) -> float:
+        """Its standard error."""
+
+    @property
+    def oof_f1(self) -> float:
+        """F1 at the out-of-fold Youden threshold."""
+
+
+def choose(results: Sequence[Candidate]) -> int:
     """Index of the chosen result.
 
     The best mean AUROC sets the mark; among all within one standard error (of that best) below it, the best F1 at the
@@ -242,4 +258,4 @@ def choose(results: Sequence[CvResult]) -> int:
         raise EvaluationError("choice: a result has no mean AUROC; every trial must be evaluated on all folds")
     best = int(np.argmax(means))
     candidates = np.flatnonzero(means >= means[best] - results[best].cv_auroc_se)
-    return int(min(candidates, key=lambda i: (-results[i].oof_f1, -means[i], i)))
+    return min(candidates.tolist(), key=lambda i: (-results[i].oof_f1, -means[i], i))
