@@ -7,6 +7,7 @@ with a run.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -221,3 +222,13 @@ def write_table(uri: str, table: pd.DataFrame | pa.Table) -> None:
     sink = io.BytesIO()
     pq.write_table(arrow, sink, compression="zstd")
     write_bytes(uri, sink.getvalue())
+
+
+def content_id(uri: str) -> str:
+    """Identity of an object's or folder's content: SHA-256 of an object, names and sizes of a folder's files."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache()
+    if fs.isdir(path):
+        listing = sorted((name, fs.size(name)) for name in fs.find(path))
+        return hashlib.sha256(repr(listing).encode("utf-8")).hexdigest()
+    return hashlib.sha256(read_bytes(uri)).hexdigest()

@@ -1,0 +1,496 @@
+"""One function per verb: where the pure rooms meet the engine.
+
+Every verb takes a :class:`~sarc_ray.run.Run` and a ``tell`` callback for progress, leaves its results in the run's
+folder, and returns the record of its stage. A verb whose inputs have not changed does nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sarc_ray import __version__, storage, tables
+from sarc_ray.bundle import BundleSpec, read_manifest_of, write_bundle
+from sarc_ray.cohort.definitions import outcome_columns, outcome_labels
+from sarc_ray.cohort.schema import read_manifest
+from sarc_ray.cohort.selection import Selection, select
+from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE, assign_splits
+from sarc_ray.distributed import cluster
+from sarc_ray.distributed.prepare import prepare_images
+from sarc_ray.distributed.score import score_manifest
+from sarc_ray.distributed.simulate import simulate_cohorts
+from sarc_ray.distributed.train import train_members
+from sarc_ray.distributed.tune import TrialRecord, search
+from sarc_ray.errors import EvaluationError, Outcome
+from sarc_ray.evaluation.results import evaluate_dataset, headline_table
+from sarc_ray.evaluation.table_one import table_one
+from sarc_ray.imaging.batch import stack_images
+from sarc_ray.privacy import load_key, pseudonyms
+from sarc_ray.run import Run, RunConfig, fingerprint_of
+from sarc_ray.stage1.ensemble import holdout_folds, mixture, prediction_columns
+from sarc_ray.stage1.member import MemberTask
+from sarc_ray.stage2.calibration import fit_final
+from sarc_ray.stage2.cross_validation import choose, make_folds
+from sarc_ray.stage2.features import build_features
+from sarc_ray.stage2.search import RoundSearch
+from sarc_ray.stats.hypothesis import standardised_mean_difference
+
+# (what is counted, done, in all)
+Tell = Callable[[str, int, int], None]
+Record = dict[str, Any]
+DATASETS = (TEST_INTERNAL, TEST_EXTERNAL, "archive")
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The ``tell`` of callers that show no progress."""
+
+
+def simulate(run: Run, uri: str, tell: Tell = silent) -> Record:
+    """Write the built-in cohorts under ``uri``; see :mod:`sarc_ray.simulate`."""
+    config = run.config
+
+    def work() -> Record:
+        with cluster.session(config.engine):
+            return simulate_cohorts(config.simulate, uri, seed=config.run.seed, progress=_counted(tell, "radiographs"))
+
+    return run.stage("simulate", inputs=[config.simulate, config.run.seed, uri], work=work)
+
+
+def prepare(run: Run, tell: Tell = silent) -> Record:
+    """Select and split the cohorts, and write the image table of the training and tuning patients."""
+    config = run.config
+    manifests = {"derivation": config.data.derivation, "external": config.data.external}
+    inputs = [
+        {name: _content_hash(uri) for name, uri in manifests.items() if uri},
+        *(config.eligibility, config.split, config.outcome, config.clinical_features, config.preprocess),
+        [target.name for target in config.targets],
+        config.run.seed,
+    ]
+
+    def work() -> Record:
+        cohort = _select_derivation(run)
+        if config.data.external is not None:
+            _select_external(run)
+        rows = cohort[cohort["split"].isin([TRAIN, TUNE])]
+        with cluster.session(config.engine):
+            pointer = prepare_images(
+                rows,
+                run.path("images"),
+                preprocess=config.preprocess,
+                engine=config.engine,
+                version=fingerprint_of([inputs, sorted(rows["row_id"].tolist())]),
+                lineage=_lineage(run, "prepare", inputs),
+                progress=_counted(tell, "radiographs"),
+            )
+        return {"splits": cohort["split"].value_counts().to_dict(), "images": pointer.counts}
+
+    return run.stage("prepare", inputs=inputs, work=work)
+
+
+def train(run: Run, tell: Tell = silent) -> Record:
+    """Train the ensembles, and predict the training and tuning patients (the former by members that never saw them)."""
+    config = run.config
+    prepared = run.finished("prepare")
+    inputs = [
+        prepared["fingerprint"],
+        *(config.targets, config.network, config.augment, config.fit, config.ensemble),
+        config.run.seed,
+    ]
+
+    def work() -> Record:
+        frame, images_NSS = _training_images(run)
+        tasks, unseen_MN = _member_tasks(config, frame)
+        with cluster.session(config.engine):
+            members = train_members(
+                tasks,
+                images_NSS,
+                uri=run.path("members"),
+                engine=config.engine,
+                fingerprint=fingerprint_of(inputs),
+                progress=_counted(tell, "members"),
+            )
+        predictions = frame[["row_id", "patient_id", "split"]].copy()
+        for target in config.targets:
+            mu_MN = np.stack([member[target.name].mu_N for member in members])
+            sigma_MN = np.stack([member[target.name].sigma_N for member in members])
+            # Training patients by the members that never saw them; tuning patients by all.
+            columns = prediction_columns(
+                target.name, mu_MN, sigma_MN, positive=target.positive, use_MN=unseen_MN
+            )
+            predictions = predictions.assign(**columns)
+        storage.write_table(run.path("predictions.parquet"), predictions)
+        return {"members": len(tasks), "training_patients": int(frame.loc[frame["split"] == TRAIN, "patient_id"].nunique())}
+
+    return run.stage("train", inputs=inputs, work=work)
+
+
+def tune(run: Run, tell: Tell = silent) -> Record:
+    """Search, choose, calibrate and fit stage 2 on the training patients, and write the bundle."""
+    config = run.config
+    trained = run.finished("train")
+    inputs = [trained["fingerprint"], config.stage2, config.clinical_features, config.outcome, config.run.seed]
+
+    def work() -> Record:
+        frame = _stage2_frame(run)
+        training = frame[(frame["split"] == TRAIN) & frame["outcome"].notna()].reset_index(drop=True)
+        names = [target.name for target in config.targets]
+        features = build_features(training, config.clinical_features, names)
+        outcome_N = training["outcome"].to_numpy(dtype=np.int64)
+        folds = make_folds(
+            outcome_N,
+            training["patient_id"].to_numpy(),
+            n_splits=config.stage2.n_splits,
+            n_repeats=config.stage2.n_repeats,
+            seed=config.run.seed,
+        )
+        plan = RoundSearch(
+            algorithms=config.stage2.algorithms,
+            trials_per_algorithm=config.stage2.trials_per_algorithm,
+            trials_per_round=config.stage2.trials_per_round,
+            seed=config.run.seed,
+        )
+        with cluster.session(config.engine):
+            records = search(
+                features,
+                outcome_N,
+                plan=plan,
+                folds=folds,
+                seed=config.run.seed,
+                uri=run.path("stage2", fingerprint_of(inputs)),
+                engine=config.engine,
+                progress=_counted(tell, "trials"),
+            )
+        chosen = records[choose(records)]
+        _write_trials(run, records, chosen)
+        model = fit_final(
+            chosen.spec.algorithm,
+            chosen.spec.params,
+            features,
+            outcome_N,
+            folds,
+            seed=config.run.seed,
+            n_jobs=1,
+        )
+        _write_feature_check(run, frame)
+        model_id = _write_bundle(run, model, chosen, n_patients=training["patient_id"].nunique())
+        return {
+            "algorithm": chosen.spec.algorithm,
+            "cv_auroc": chosen.cv_auroc_mean,
+            "cv_auroc_se": chosen.cv_auroc_se,
+            "threshold": model.threshold,
+            "model_id": model_id,
+        }
+
+    return run.stage("tune", inputs=inputs, work=work)
+
+
+def score(run: Run, dataset: str, tell: Tell = silent) -> Record:
+    """Score one of the run's data sets (``test_internal``, ``test_external`` or ``archive``) with its bundle."""
+    config = run.config
+    tuned = run.finished("tune")
+    rows_of = {TEST_INTERNAL: _test_rows, TEST_EXTERNAL: _external_rows, "archive": _archive_rows}
+    if dataset not in rows_of:
+        raise EvaluationError(f"dataset: found {dataset!r}, allowed: {', '.join(DATASETS)}")
+    source = {TEST_INTERNAL: config.data.derivation, TEST_EXTERNAL: config.data.external, "archive": config.data.archive}
+    uri = source[dataset]
+    if uri is None:
+        raise EvaluationError(f"data.{dataset.removeprefix('test_')}: no manifest is configured; add its URI")
+    inputs = [tuned["facts"]["model_id"], dataset, _content_hash(uri)]
+
+    def work() -> Record:
+        key = load_key(config.score.key_file)
+        pointer = score_rows_with_bundle(
+            rows_of[dataset](run),
+            bundle_uri=run.path("bundle"),
+            table_uri=run.path("scores", dataset),
+            key=key,
+            run=run,
+            tell=tell,
+        )
+        return {"counts": pointer.counts, "n_rows": pointer.n_rows}
+
+    return run.stage(f"score-{dataset}", inputs=inputs, work=work)
+
+
+def score_rows_with_bundle(
+    manifest: pd.DataFrame, *, bundle_uri: str, table_uri: str, key: bytes, run: Run, tell: Tell = silent
+) -> tables.Pointer:
+    """Score any manifest with any bundle into any table.
+
+    Args:
+        manifest: as ``read_manifest`` gives it.
+        bundle_uri: a bundle; verified before use.
+        table_uri: the score table.
+        key: secret of the patient and study keys.
+        run: gives the engine's settings and the run's name.
+        tell: progress.
+    """
+    spec = read_manifest_of(bundle_uri)
+    carried = ["row_id", "image_uri", "site", "device", "view", *spec.spec.clinical_features]
+    rows = manifest[[name for name in dict.fromkeys(carried) if name in manifest]].copy()
+    rows["patient_key"] = pseudonyms(_texts(manifest["patient_id"]), key=key, purpose="patient")
+    if "study_id" in manifest:
+        rows["study_key"] = pseudonyms(_texts(manifest["study_id"]), key=key, purpose="study")
+    content = pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes().hex()
+    version = fingerprint_of([spec.model_id, content])
+    with cluster.session(run.config.engine):
+        return score_manifest(
+            rows,
+            table_uri,
+            bundle_uri=bundle_uri,
+            preprocess=spec.spec.preprocess,
+            engine=run.config.engine,
+            version=version,
+            lineage={**_lineage(run, "score", version), "model_id": spec.model_id},
+            progress=_counted(tell, "radiographs"),
+        )
+
+
+def evaluate(run: Run, tell: Tell = silent) -> Record:
+    """Results table, Table 1 and headline figures of every scored data set that has labels."""
+    config = run.config
+    datasets = [TEST_INTERNAL, *([TEST_EXTERNAL] if config.data.external else [])]
+    scored = {name: run.finished(f"score-{name}")["fingerprint"] for name in datasets}
+    inputs = [scored, config.evaluation, config.outcome, config.targets, config.data.truth, config.run.seed]
+
+    def work() -> Record:
+        results = []
+        for number, dataset in enumerate(datasets):
+            frame = labelled_scores(run, dataset)
+            results.append(
+                evaluate_dataset(
+                    frame,
+                    dataset=dataset,
+                    targets=config.targets,
+                    config=config.evaluation,
+                    seed=config.run.seed,
+                    truth=_truth(run, dataset),
+                    run_id=_run_id(run),
+                )
+            )
+            storage.write_table(run.path("results", f"table_one_{dataset}.csv"), table_one(frame))
+            tell("data sets", number + 1, len(datasets))
+        table = pd.concat(results, ignore_index=True)
+        for name in ("results.parquet", "results.csv"):
+            storage.write_table(run.path("results", name), table)
+        storage.write_table(run.path("results", "headline.csv"), headline_table(table))
+        return {"rows": len(table)}
+
+    return run.stage("evaluate", inputs=inputs, work=work)
+
+
+def labelled_scores(run: Run, dataset: str) -> pd.DataFrame:
+    """Labels of a test set beside its scores: one row per image of the test set, scored or not."""
+    labels = _test_rows(run) if dataset == TEST_INTERNAL else _external_rows(run)
+    scores = tables.read(run.path("scores", dataset))
+    own = [name for name in scores.columns if name == "row_id" or name not in labels.columns]
+    # ``outcome`` is the patient's in the labels and the row's in the score table.
+    joined = labels.rename(columns={"outcome": "label"}).merge(
+        scores[own if "outcome" in own else [*own, "outcome"]].rename(columns={"outcome": "row_outcome"}),
+        on="row_id",
+        how="left",
+        validate="one_to_one",
+    )
+    return joined.rename(columns={"label": "outcome"})
+
+
+def _select_derivation(run: Run) -> pd.DataFrame:
+    config = run.config
+    manifest = read_manifest(config.data.derivation, required=config.clinical_features, numeric=_label_columns(config))
+    selection = select(manifest, config.eligibility, outcome=config.outcome)
+    labels = outcome_labels(selection.frame, config.outcome)
+    frame = assign_splits(selection.frame, config.split, labels=labels, seed=config.run.seed).assign(outcome=labels)
+    _write_cohort(run, "derivation", frame, selection)
+    return frame
+
+
+def _select_external(run: Run) -> pd.DataFrame:
+    config = run.config
+    assert config.data.external is not None
+    manifest = read_manifest(config.data.external, required=config.clinical_features, numeric=_label_columns(config))
+    require_alm = any(target.name == "alm_kg" for target in config.targets)
+    selection = select(manifest, config.eligibility, outcome=config.outcome, require_alm=require_alm)
+    frame = selection.frame.assign(split=TEST_EXTERNAL, outcome=outcome_labels(selection.frame, config.outcome))
+    _write_cohort(run, "external", frame, selection)
+    return frame
+
+
+def _label_columns(config: RunConfig) -> list[str]:
+    known = {"alm_kg", "hgs_kg", "crt_s"}
+    columns = [target.name for target in config.targets]
+    columns += [name for name in outcome_columns(config.outcome) if name in known or config.outcome.column == name]
+    return list(dict.fromkeys(columns))
+
+
+def _write_cohort(run: Run, name: str, frame: pd.DataFrame, selection: Selection) -> None:
+    storage.write_table(run.path("cohort", f"{name}.parquet"), frame)
+    storage.write_table(run.path("cohort", f"{name}_flow.csv"), selection.flow_table())
+
+
+def _read_cohort(run: Run, name: str) -> pd.DataFrame:
+    return storage.read_table(run.path("cohort", f"{name}.parquet"))
+
+
+def _test_rows(run: Run) -> pd.DataFrame:
+    cohort = _read_cohort(run, "derivation")
+    return cohort[cohort["split"] == TEST_INTERNAL].reset_index(drop=True)
+
+
+def _external_rows(run: Run) -> pd.DataFrame:
+    return _read_cohort(run, "external")
+
+
+def _archive_rows(run: Run) -> pd.DataFrame:
+    assert run.config.data.archive is not None
+    return read_manifest(run.config.data.archive)
+
+
+def _training_images(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
+    """Cohort rows whose picture could be read, in ``row_id`` order, and their pictures (N, S, S)."""
+    cohort = _read_cohort(run, "derivation")
+    images = tables.read(run.path("images"), columns=["row_id", "outcome", "image"])
+    usable = images[images["outcome"] == Outcome.SCORED]
+    frame = cohort[cohort["row_id"].isin(usable["row_id"])].sort_values("row_id", ignore_index=True)
+    return frame, stack_images(usable["image"].to_list(), run.config.preprocess.size_px)
+
+
+def _member_tasks(config: RunConfig, frame: pd.DataFrame) -> tuple[list[MemberTask], np.ndarray]:
+    """One task per member index, and which members may speak for which image, shape (M, N)."""
+    training_N = (frame["split"] == TRAIN).to_numpy()
+    tune_N = (frame["split"] == TUNE).to_numpy()
+    n_members = config.ensemble.members
+    held_out_MN = np.zeros((n_members, len(frame)), dtype=bool)
+    if config.ensemble.out_of_fold:
+        held_out_MN[:, training_N] = holdout_folds(
+            frame.loc[training_N, "patient_id"].to_numpy(),
+            frame.loc[training_N, "outcome"].to_numpy(dtype=np.float64),
+            members=n_members,
+            seed=config.run.seed,
+        )
+    y_TN = np.stack([frame[target.name].to_numpy(dtype=np.float64) for target in config.targets])
+    tasks = [
+        MemberTask(
+            index=index,
+            seed=config.run.seed,
+            fit_N=training_N & ~held_out_MN[index],
+            tune_N=tune_N,
+            targets=config.targets,
+            y_TN=y_TN,
+            network=config.network,
+            augment=config.augment,
+            fit=config.fit,
+        )
+        for index in range(n_members)
+    ]
+    unseen_MN = held_out_MN | ~training_N if config.ensemble.out_of_fold else np.ones_like(held_out_MN)
+    return tasks, unseen_MN
+
+
+def _stage2_frame(run: Run) -> pd.DataFrame:
+    predictions = storage.read_table(run.path("predictions.parquet")).drop(columns=["patient_id", "split"])
+    return _read_cohort(run, "derivation").merge(predictions, on="row_id", validate="one_to_one")
+
+
+def _write_trials(run: Run, records: list[TrialRecord], chosen: TrialRecord) -> None:
+    rows = [
+        {
+            "algorithm": record.spec.algorithm,
+            "number": record.spec.number,
+            "cv_auroc_mean": record.cv_auroc_mean,
+            "cv_auroc_se": record.cv_auroc_se,
+            "oof_f1": record.oof_f1,
+            "seconds": record.seconds,
+            "chosen": record is chosen,
+            "params": str(record.spec.params),
+            "auroc_per_fold": list(record.auroc_per_fold),
+        }
+        for record in records
+    ]
+    storage.write_table(run.path("stage2", "trials.parquet"), pd.DataFrame(rows))
+
+
+def _write_feature_check(run: Run, frame: pd.DataFrame) -> None:
+    """Features of training patients (out of fold) against tuning patients (all members): they should look alike."""
+    names = [target.name for target in run.config.targets]
+    by_split = {
+        split: build_features(frame[frame["split"] == split], run.config.clinical_features, names)
+        for split in (TRAIN, TUNE)
+    }
+    rows = [
+        {
+            "feature": name,
+            "train_mean": float(by_split[TRAIN][name].mean()),
+            "tune_mean": float(by_split[TUNE][name].mean()),
+            "smd": standardised_mean_difference(by_split[TRAIN][name], by_split[TUNE][name]),
+        }
+        for name in by_split[TRAIN].columns
+    ]
+    storage.write_table(run.path("stage2", "feature_check.csv"), pd.DataFrame(rows))
+
+
+def _write_bundle(run: Run, model: Any, chosen: TrialRecord, *, n_patients: int) -> str:
+    config = run.config
+    members = {
+        target.name: [
+            storage.read_bytes(run.path("members", target.name, f"member-{index:02d}.safetensors"))
+            for index in range(config.ensemble.members)
+        ]
+        for target in config.targets
+    }
+    manifest = write_bundle(
+        run.path("bundle"),
+        members=members,
+        stage2=model,
+        spec=BundleSpec(
+            targets=config.targets,
+            clinical_features=config.clinical_features,
+            preprocess=config.preprocess,
+            age_min_years=config.eligibility.age_min_years,
+            outcome=config.outcome,
+            batch_size=config.fit.batch_size,
+        ),
+        metrics={
+            "cv_auroc_mean": chosen.cv_auroc_mean,
+            "cv_auroc_se": chosen.cv_auroc_se,
+            "oof_f1": chosen.oof_f1,
+            "training_patients": n_patients,
+        },
+        lineage=_lineage(run, "tune", chosen.spec.key),
+    )
+    return str(manifest["model_id"])
+
+
+def _truth(run: Run, dataset: str) -> pd.DataFrame | None:
+    """The simulator's truth of a test set; opened by the evaluation alone."""
+    if run.config.data.truth is None:
+        return None
+    name = "derivation" if dataset == TEST_INTERNAL else "external"
+    return storage.read_table(storage.join(run.config.data.truth, f"{name}.parquet"))
+
+
+def _content_hash(uri: str) -> str:
+    return fingerprint_of(storage.content_id(uri))
+
+
+def _lineage(run: Run, stage: str, inputs: Any) -> dict[str, Any]:
+    return {"run_id": _run_id(run), "stage": stage, "inputs": fingerprint_of(inputs), "sarc_ray": __version__}
+
+
+def _run_id(run: Run) -> str:
+    """Names the run in tables: its name and its configuration. The same command again has the same id."""
+    return f"{run.config.run.name}-{fingerprint_of(dataclasses.replace(run.config))[:8]}"
+
+
+def _counted(tell: Tell, what: str) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        tell(what, done, total)
+
+    return progress
+
+
+def _texts(values: pd.Series) -> list[str | None]:
+    return [None if pd.isna(value) else str(value) for value in values]

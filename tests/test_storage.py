@@ -1,0 +1,87 @@
+import pandas as pd
+import pytest
+import s3fs
+
+from sarc_ray import storage
+from sarc_ray.errors import StorageError
+
+
+@pytest.mark.parametrize(
+    ("uri", "canonical"),
+    [
+        ("/a/b/../c.dcm", "/a/c.dcm"),
+        ("file:///a//b.dcm", "/a/b.dcm"),
+        ("s3://bucket/x/./y.dcm", "s3://bucket/x/y.dcm"),
+        ("S3://bucket/y.dcm", "s3://bucket/y.dcm"),
+    ],
+)
+def test_one_spelling_per_object(uri, canonical):
+    assert storage.canonical_uri(uri) == canonical
+
+
+def test_join_keeps_absolute_parts():
+    assert storage.join("s3://b/m", "images/1.dcm") == "s3://b/m/images/1.dcm"
+    assert storage.join("s3://b/m", "s3://c/1.dcm") == "s3://c/1.dcm"
+    assert storage.join("/data", "/other/1.dcm") == "/other/1.dcm"
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request, tmp_path):
+    return str(tmp_path) if request.param == "local" else request.getfixturevalue("s3_url")
+
+
+def test_objects_come_back_as_written(folder):
+    uri = storage.join(folder, "a/b.bin")
+    assert not storage.exists(uri)
+    storage.write_bytes(uri, b"one")
+    storage.write_bytes(uri, b"two")
+    assert storage.read_bytes(uri) == b"two"
+    assert storage.list_files(folder, ".bin") == [uri if "://" in uri else f"file://{uri}"]
+    first = storage.content_id(uri)
+    storage.write_bytes(uri, b"three")
+    assert storage.content_id(uri) != first
+    storage.remove_tree(folder)
+    assert storage.list_files(folder) == []
+
+
+def test_many_reads_put_failures_in_their_place(folder):
+    uris = [storage.join(folder, name) for name in ("a", "missing", "b", "a")]
+    storage.write_bytes(uris[0], b"A")
+    storage.write_bytes(uris[2], b"B")
+    first, missing, second, again = storage.read_many([*uris])
+    assert (first, second, again) == (b"A", b"B", b"A")
+    assert isinstance(missing, FileNotFoundError)
+
+
+def test_a_missing_object_is_named(folder):
+    with pytest.raises(StorageError, match=r"nothing\.csv: no such object"):
+        storage.read_bytes(storage.join(folder, "nothing.csv"))
+
+
+def test_tables_by_ending(folder):
+    frame = pd.DataFrame({"patient_id": ["007", "008"], "x": [1.5, None]})
+    for name in ("t.csv", "t.parquet"):
+        storage.write_table(storage.join(folder, name), frame)
+    assert storage.read_table(storage.join(folder, "t.csv"))["patient_id"].tolist() == ["007", "008"]
+    pd.testing.assert_frame_equal(storage.read_table(storage.join(folder, "t.parquet")), frame)
+    with pytest.raises(StorageError, match=r"no \.csv or \.parquet"):
+        storage.read_table(storage.join(folder, "empty"))
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(StorageError, match="scheme"):
+        storage.read_bytes("nonsense://a/b")
+
+
+def test_a_store_without_credentials_is_a_clear_error(monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()  # an open store keeps the credentials it was opened with
+    with pytest.raises(StorageError, match="credentials"):
+        storage.read_bytes("s3://elsewhere/b")
+    s3fs.S3FileSystem.clear_instance_cache()
