@@ -5,6 +5,7 @@ Shapes: B pictures, C channels, H rows, W columns; h, w rows and columns of the 
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from sarc_ray.errors import ConfigError
 
 COMPACT = "compact"
 TRAINABLE = ("all", "last_block", "head")
-POOLINGS = ("last", "blocks")
+MAX_GRID = 16
 # Channel statistics that torchvision's ImageNet weights were trained with (its models' documentation).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
@@ -41,8 +42,11 @@ class NetworkConfig:
             ``torchvision.models.<backbone>().features``, with or without the ``features.`` prefix.
         trainable: ``all``; ``last_block`` (the convolutions after the last but one down-sampling, and the head);
             ``head`` (dense layers only).
-        pooling: ``last`` averages the last convolution's maps (the paper); ``blocks`` those of every block, which tells
-            a frozen backbone's head far more about a radiograph (only plain chains such as vgg16 and compact).
+        feature_blocks: blocks, counted from 1, whose maps are pooled; none means the backbone's end (the paper).
+            Only plain chains such as vgg16 and compact have blocks: the convolutions between two pooling layers.
+            What lies behind the last one named is left out. A frozen VGG16 says more about a radiograph
+            by its third block than by its last, which knows the objects of ImageNet.
+        pooling_grid: 1 averages each map over the whole picture (the paper); n over each field of an n x n grid.
         hidden_units: widths of the dense layers between pooling and the two outputs; may be empty.
         dropout: probability, before each dense layer.
     """
@@ -50,15 +54,18 @@ class NetworkConfig:
     backbone: str
     weights: str
     trainable: Literal["all", "last_block", "head"]
-    pooling: Literal["last", "blocks"]
+    feature_blocks: tuple[int, ...]
+    pooling_grid: int
     hidden_units: tuple[int, ...]
     dropout: float
 
     def __post_init__(self) -> None:
         if self.trainable not in TRAINABLE:
             raise ValueError(f"trainable: found {self.trainable!r}, allowed: {', '.join(TRAINABLE)}")
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling: found {self.pooling!r}, allowed: {', '.join(POOLINGS)}")
+        if any(block < 1 for block in self.feature_blocks) or len(set(self.feature_blocks)) < len(self.feature_blocks):
+            raise ValueError(f"feature_blocks: found {self.feature_blocks}, allowed: different blocks, from 1")
+        if not 1 <= self.pooling_grid <= MAX_GRID:
+            raise ValueError(f"pooling_grid: found {self.pooling_grid}, allowed: 1 to {MAX_GRID}")
         if any(units < 1 for units in self.hidden_units):
             raise ValueError(f"hidden_units: found {self.hidden_units}, allowed: widths of 1 or more")
         if not 0.0 <= self.dropout < 1.0:
@@ -72,6 +79,19 @@ class NetworkConfig:
             raise ValueError("weights: 'imagenet' has none for backbone compact; use random, or a state file's path")
 
 
+class _RowwiseLinear(nn.Linear):
+    """A dense layer whose answer for a row is the same, bit for bit, wherever in a batch the row lies.
+
+    Matrix products treat the rows at a batch's edge with other kernels, which sum in another order (seen with MKL:
+    the same features gave another mu at another place of the batch). Training keeps the fast product.
+    """
+
+    def forward(self, x_BF: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            return super().forward(x_BF)
+        return (x_BF[:, None, :] * self.weight).sum(dim=-1) + self.bias
+
+
 class GaussianNetwork(nn.Module):
     """Convolutions, global average pooling and a dense head with two outputs per picture.
 
@@ -82,18 +102,20 @@ class GaussianNetwork(nn.Module):
     feature_mean: torch.Tensor
     feature_sd: torch.Tensor
 
-    def __init__(self, backbone: nn.Sequential, n_features: int, config: NetworkConfig):
+    def __init__(self, backbone: nn.Sequential, config: NetworkConfig):
         super().__init__()
         self.backbone = backbone
-        self.pooling = config.pooling
+        self.pooled_layers = _pooled_layers(backbone, config)
+        self.grid = config.pooling_grid
+        n_features = _count_features(backbone, config)
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_sd", torch.ones(n_features))
         layers: list[nn.Module] = []
         width = n_features
         for units in config.hidden_units:
-            layers += [nn.Dropout(config.dropout), nn.Linear(width, units), nn.ReLU()]
+            layers += [nn.Dropout(config.dropout), _RowwiseLinear(width, units), nn.ReLU()]
             width = units
-        output = nn.Linear(width, 2)
+        output = _RowwiseLinear(width, 2)
         # Start from "mean of the training set, its own spread": z = 0, sigma = 1.
         nn.init.normal_(output.weight, std=0.01)
         nn.init.zeros_(output.bias)
@@ -119,21 +141,20 @@ class GaussianNetwork(nn.Module):
         return self
 
     def feature_maps(self, x_BCHW: torch.Tensor) -> list[torch.Tensor]:
-        """The maps (B, C, h, w) that are pooled: output of the last convolution, or of every block."""
+        """The maps (B, C, h, w) that are pooled: output of the last convolution, or of the blocks asked for."""
         maps = []
-        for layer in self.backbone:
-            if self.pooling == "blocks" and isinstance(layer, nn.MaxPool2d):
-                maps.append(x_BCHW)
-            if layer is self.backbone[-1] and isinstance(layer, nn.MaxPool2d):
-                return maps or [x_BCHW]
+        for index, layer in enumerate(self.backbone):
             x_BCHW = layer(x_BCHW)
-        return [*maps, x_BCHW]
+            if index in self.pooled_layers:
+                maps.append(x_BCHW)
+        return maps
 
     def pool(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        """Global average of the maps per channel, (B, F)."""
-        if self.pooling == "last" and isinstance(self.backbone[-1], nn.MaxPool2d):
-            maps = [self.backbone[-1](maps[0])]
-        return torch.cat([map_BChw.mean(dim=(2, 3)) for map_BChw in maps], dim=1)
+        """Averages of the maps per channel and field of the grid, (B, F)."""
+        if self.grid == 1:
+            return torch.cat([map_BChw.mean(dim=(2, 3)) for map_BChw in maps], dim=1)
+        fields = [functional.adaptive_avg_pool2d(map_BChw, self.grid).flatten(1) for map_BChw in maps]
+        return torch.cat(fields, dim=1)
 
     def predict(self, features_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Apply the head to pooled features: mu_B and sigma_B."""
@@ -178,11 +199,11 @@ def build_network(config: NetworkConfig, *, seed: int) -> GaussianNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.weights == "random":
-            backbone = _random_backbone(config.backbone)
+            backbone = _cut(_random_backbone(config.backbone), config)
         else:
-            backbone = empty_backbone(config.backbone)
+            backbone = _empty_backbone(config)
             backbone.load_state_dict(_read_weights(config), assign=True)
-        network = _assemble(config, backbone)
+        network = GaussianNetwork(backbone, config)
     _freeze(network, config.trainable)
     return network.to(memory_format=torch.channels_last)
 
@@ -190,15 +211,15 @@ def build_network(config: NetworkConfig, *, seed: int) -> GaussianNetwork:
 def empty_network(config: NetworkConfig) -> GaussianNetwork:
     """The architecture without weights (meta tensors), for ``load_state_dict(..., assign=True)``."""
     with torch.device("meta"):
-        network = _assemble(config, empty_backbone(config.backbone))
+        network = GaussianNetwork(_empty_backbone(config), config)
     _freeze(network, config.trainable)
     return network
 
 
-def empty_backbone(name: str) -> nn.Sequential:
+def _empty_backbone(config: NetworkConfig) -> nn.Sequential:
     """Convolutions without weights; no memory is taken for the classifier that torchvision would add."""
     with torch.device("meta"):
-        return _random_backbone(name)
+        return _cut(_random_backbone(config.backbone), config)
 
 
 def _random_backbone(name: str) -> nn.Sequential:
@@ -223,18 +244,46 @@ def _compact_backbone() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _assemble(config: NetworkConfig, backbone: nn.Sequential) -> GaussianNetwork:
-    if config.pooling == "blocks" and not any(isinstance(layer, nn.MaxPool2d) for layer in backbone):
-        raise ConfigError(
-            f"network.pooling: found 'blocks', but {config.backbone} is no plain chain of blocks; use pooling: last"
-        )
-    return GaussianNetwork(backbone, _count_features(config), config)
+def _pooled_layers(backbone: nn.Sequential, config: NetworkConfig) -> frozenset[int]:
+    """Indices of the layers whose outputs are pooled: the last before each pooling layer that ends a wanted block."""
+    if not config.feature_blocks:
+        return frozenset({len(backbone) - 1})
+    ends = _block_ends(backbone)
+    return frozenset(ends[block - 1] for block in config.feature_blocks)
 
 
-def _count_features(config: NetworkConfig) -> int:
-    with torch.device("meta"), torch.no_grad():
-        network = GaussianNetwork(_random_backbone(config.backbone), 1, config).eval()
-        return int(network.pool(network.feature_maps(torch.zeros(1, 3, 64, 64))).shape[1])
+def _block_ends(backbone: nn.Sequential) -> list[int]:
+    """Index of the last layer of each block; a pooling layer at the very end closes no block of its own."""
+    ends = [index - 1 for index, layer in enumerate(backbone) if isinstance(layer, nn.MaxPool2d)]
+    return ends if isinstance(backbone[-1], nn.MaxPool2d) else [*ends, len(backbone) - 1]
+
+
+def _cut(backbone: nn.Sequential, config: NetworkConfig) -> nn.Sequential:
+    """Leave out what no pooled map needs: the pooling layer at the end, and blocks behind the last one wanted.
+
+    Raises:
+        ConfigError: blocks that this backbone does not have.
+    """
+    ends = _block_ends(backbone)
+    if not config.feature_blocks:
+        return backbone[: ends[-1] + 1] if len(ends) > 1 else backbone
+    if len(ends) < 2 or max(config.feature_blocks) > len(ends):
+        has = f"has blocks 1 to {len(ends)}" if len(ends) > 1 else "is no plain chain of blocks; use []"
+        raise ConfigError(f"network.feature_blocks: found {list(config.feature_blocks)}, but {config.backbone} {has}")
+    return backbone[: ends[max(config.feature_blocks) - 1] + 1]
+
+
+def _count_features(backbone: nn.Sequential, config: NetworkConfig) -> int:
+    """Channels of the pooled maps times fields of the grid, from a dry run that computes nothing."""
+    shadow = copy.deepcopy(backbone).to("meta").eval()
+    wanted = _pooled_layers(backbone, config)
+    x_BCHW = torch.zeros(1, 3, 64, 64, device="meta")
+    n_channels = 0
+    with torch.no_grad():
+        for index, layer in enumerate(shadow):
+            x_BCHW = layer(x_BCHW)
+            n_channels += int(x_BCHW.shape[1]) if index in wanted else 0
+    return n_channels * config.pooling_grid**2
 
 
 def _freeze(network: GaussianNetwork, trainable: str) -> None:
@@ -261,7 +310,7 @@ def _last_block_start(backbone: nn.Sequential) -> int:
 
 def _read_weights(config: NetworkConfig) -> dict[str, torch.Tensor]:
     """State of the convolutions, keys without the ``features.`` prefix, complete and of the right shapes."""
-    expected = empty_backbone(config.backbone).state_dict()
+    expected = _empty_backbone(config).state_dict()
     if config.weights == "imagenet":
         found, where = _download(config.backbone), "torchvision's ImageNet weights"
     else:

@@ -1,0 +1,256 @@
+"""Ensembles: who holds out whom, predictions of all members, and the mixture with its two kinds of uncertainty.
+
+Shapes: M members, N pictures (or training patients' pictures), B of one batch, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sarc_ray.errors import ConfigError
+from sarc_ray.stage1.checkpoint import LoadedMember
+from sarc_ray.stage1.features import pad_rows
+from sarc_ray.stage1.network import normalise
+from sarc_ray.stage1.runtime import ByteArray, check_pictures, pick_device, reproducible, to_grey
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+MIN_MEMBERS_OUT_OF_FOLD = 3
+# A mean near zero makes sigma / mu explode; trees and regressions are better served by a ceiling.
+MAX_UNCERTAINTY_PCT = 1000.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnsembleConfig:
+    """How many members, and whether each leaves training patients out.
+
+    Args:
+        members: networks per target; at least 2, and at least 3 with ``out_of_fold``.
+        out_of_fold: every training patient is unseen by exactly two members, whose predictions become that
+            patient's stage-2 features; without it stage 2 learns from memorised predictions.
+    """
+
+    members: int
+    out_of_fold: bool
+
+    def __post_init__(self) -> None:
+        if self.members < 2:
+            raise ValueError(f"members: found {self.members}, allowed: 2 or more (the epistemic part needs two)")
+        if self.out_of_fold and self.members < MIN_MEMBERS_OUT_OF_FOLD:
+            raise ValueError(
+                f"members: found {self.members} with out_of_fold: true, allowed: {MIN_MEMBERS_OUT_OF_FOLD} or more"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mixture:
+    """The ensemble's prediction per picture, in the target's unit (variances in its square).
+
+    Args:
+        mu_N: mean of the members' means.
+        sigma_N: square root of the total variance.
+        var_aleatoric_N: mean of the members' variances: noise that more data would not remove.
+        var_epistemic_N: variance of the members' means: what the members do not agree on.
+    """
+
+    mu_N: FloatArray
+    sigma_N: FloatArray
+    var_aleatoric_N: FloatArray
+    var_epistemic_N: FloatArray
+
+
+def holdout_folds(groups_N: npt.ArrayLike, y_N: npt.ArrayLike, *, members: int, seed: int) -> BoolArray:
+    """Decide which training pictures each member must not see.
+
+    Patients are dealt into M folds; member m leaves out folds m and m + 1 (modulo M). Every patient is thus unseen
+    by exactly two members, and every member sees (M - 2) / M of the patients.
+
+    Args:
+        groups_N: patient of each picture; a patient is never split.
+        y_N: what the folds are balanced by (a measurement or 0/1 outcome); a patient counts with the mean of the known
+            values, patients with none are dealt last.
+        members: M, at least 3.
+        seed: of the deal.
+
+    Returns:
+        Shape (M, N), true where a member holds the picture out.
+
+    Raises:
+        ConfigError: fewer than 3 members, or fewer patients than members.
+    """
+    patients, patient_of_N = np.unique(np.asarray(groups_N), return_inverse=True)
+    if members < MIN_MEMBERS_OUT_OF_FOLD:
+        raise ConfigError(
+            f"ensemble.members: found {members}, allowed with out_of_fold: {MIN_MEMBERS_OUT_OF_FOLD} or more"
+        )
+    if len(patients) < members:
+        raise ConfigError(f"ensemble.members: found {members}, but there are only {len(patients)} training patients")
+    rng = np.random.default_rng(seed)
+    y_P = _mean_by_patient(np.asarray(y_N, dtype=np.float64), patient_of_N, len(patients))
+    # Like values lie side by side, ties in random order; each run of M neighbours goes to M different folds.
+    order_P = np.lexsort((rng.random(len(patients)), y_P))
+    fold_P = np.empty(len(patients), dtype=np.int64)
+    for start in range(0, len(patients), members):
+        run = order_P[start : start + members]
+        fold_P[run] = rng.permutation(members)[: len(run)]
+    fold_N = fold_P[patient_of_N]
+    member_M1 = np.arange(members)[:, None]
+    return (fold_N == member_M1) | (fold_N == (member_M1 + 1) % members)
+
+
+def _mean_by_patient(y_N: FloatArray, patient_of_N: npt.NDArray[np.int64], n_patients: int) -> FloatArray:
+    known_N = np.isfinite(y_N)
+    n_P = np.bincount(patient_of_N[known_N], minlength=n_patients)
+    total_P = np.bincount(patient_of_N[known_N], weights=y_N[known_N], minlength=n_patients)
+    return np.where(n_P > 0, total_P / np.maximum(n_P, 1), np.inf)
+
+
+def predict_members(
+    members: Sequence[LoadedMember],
+    x_NHW: ByteArray,
+    *,
+    batch_size: int,
+    device: str = "auto",
+    threads: int = 1,
+) -> tuple[FloatArray, FloatArray]:
+    """Predict with every member, in the original unit of each member's target.
+
+    Members of several targets may be mixed. Convolutions that members share (frozen ones) run once per picture.
+    Batches are padded to a fixed size, so that a row does not depend on its neighbours.
+
+    Args:
+        members: one or more; put the ones that share convolutions into one call.
+        x_NHW: uint8 pictures of the size that the members were trained on.
+        batch_size: pictures at once.
+        device: auto, cpu or cuda.
+        threads: of torch on the CPU.
+
+    Returns:
+        mu_MN and sigma_MN.
+
+    Raises:
+        ValueError: no member, or pictures of another size.
+    """
+    check_pictures(x_NHW, "x_NHW")
+    if not members:
+        raise ValueError("members: none given; at least one is needed")
+    for member in members:
+        if x_NHW.shape[1:] != member.image_size_px:
+            raise ValueError(f"x_NHW: pictures of {x_NHW.shape[1:]}; the member knows {member.image_size_px} only")
+    where = pick_device(device)
+    mu_MN, sigma_MN = np.empty((2, len(members), len(x_NHW)))
+    with reproducible(threads=threads, device=where), torch.inference_mode():
+        for member in members:
+            member.network.to(where)
+        for start in range(0, len(x_NHW), batch_size):
+            part_NHW = x_NHW[start : start + batch_size]
+            x_BCHW = normalise(to_grey(pad_rows(part_NHW, batch_size), where))
+            rows = slice(start, start + len(part_NHW))
+            mu_MN[:, rows], sigma_MN[:, rows] = _predict_batch(members, x_BCHW, len(part_NHW))
+    return mu_MN, sigma_MN
+
+
+def _predict_batch(members: Sequence[LoadedMember], x_BCHW: torch.Tensor, n_rows: int) -> tuple[FloatArray, FloatArray]:
+    pooled: dict[str, torch.Tensor] = {}
+    results = []
+    for member in members:
+        network = member.network
+        if member.backbone_hash not in pooled:
+            pooled[member.backbone_hash] = network.pool(network.feature_maps(x_BCHW))
+        mu_B, sigma_B = network.predict(pooled[member.backbone_hash])
+        results.append(member.scale.restore(mu_B[:n_rows].cpu().numpy(), sigma_B[:n_rows].cpu().numpy()))
+    mu_MB, sigma_MB = zip(*results, strict=True)
+    return np.stack(mu_MB), np.stack(sigma_MB)
+
+
+def mixture(
+    mu_MN: npt.ArrayLike, sigma_MN: npt.ArrayLike, *, ddof: int = 0, use_MN: npt.ArrayLike | None = None
+) -> Mixture:
+    """Combine members as a mixture of equally likely distributions.
+
+    mu* = mean(mu_m); total variance = mean(sigma_m^2 + mu_m^2) - mu*^2 = mean(sigma_m^2) + var(mu_m), the aleatoric
+    and the epistemic part. With ``ddof`` 1 the epistemic part is unbiased, so that it does not depend on how many
+    members saw a patient; the two parts then no longer sum to the mixture's own variance.
+
+    Args:
+        mu_MN: members' means.
+        sigma_MN: members' standard deviations.
+        ddof: of the epistemic variance: 0 (the mixture itself) or 1 (features of stage 2).
+        use_MN: which members count for which picture; all by default.
+
+    Returns:
+        The mixture per picture.
+
+    Raises:
+        ValueError: shapes differ, a value is not finite, or a picture has not more than ``ddof`` members.
+
+    References:
+        Lakshminarayanan B, Pritzel A, Blundell C. NeurIPS 2017, section 2.4.
+        Kendall A, Gal Y. What uncertainties do we need in Bayesian deep learning for computer vision? NeurIPS 2017.
+
+    Example:
+        >>> m = mixture([[15.], [16.], [14.5], [15.5], [17.]], [[2.], [1.8], [2.5], [2.2], [2.]])
+        >>> [round(float(v[0]), 3) for v in (m.mu_N, m.sigma_N**2, m.var_aleatoric_N, m.var_epistemic_N)]
+        [15.6, 5.206, 4.466, 0.74]
+    """
+    mu_MN, sigma_MN = np.asarray(mu_MN, dtype=np.float64), np.asarray(sigma_MN, dtype=np.float64)
+    use_MN = np.ones(mu_MN.shape, dtype=bool) if use_MN is None else np.asarray(use_MN, dtype=bool)
+    if not mu_MN.ndim == 2 or not mu_MN.shape == sigma_MN.shape == use_MN.shape:
+        raise ValueError(f"mu_MN {mu_MN.shape}, sigma_MN {sigma_MN.shape}, use_MN {use_MN.shape}: shapes must be equal")
+    if not np.isfinite(mu_MN[use_MN]).all() or not np.isfinite(sigma_MN[use_MN]).all():
+        raise ValueError("mu_MN, sigma_MN: a prediction in use is missing or infinite")
+    n_N = use_MN.sum(axis=0)
+    if (n_N <= ddof).any():
+        raise ValueError(f"use_MN: a picture has {n_N.min()} members, more than {ddof} are needed with ddof {ddof}")
+    mu_N = mu_MN.sum(axis=0, where=use_MN) / n_N
+    aleatoric_N = np.square(sigma_MN).sum(axis=0, where=use_MN) / n_N
+    epistemic_N = np.square(mu_MN - mu_N).sum(axis=0, where=use_MN) / (n_N - ddof)
+    return Mixture(
+        mu_N=mu_N,
+        sigma_N=np.sqrt(aleatoric_N + epistemic_N),
+        var_aleatoric_N=aleatoric_N,
+        var_epistemic_N=epistemic_N,
+    )
+
+
+def prediction_columns(
+    target_name: str,
+    mu_MN: npt.ArrayLike,
+    sigma_MN: npt.ArrayLike,
+    *,
+    positive: bool,
+    use_MN: npt.ArrayLike | None = None,
+) -> dict[str, FloatArray]:
+    """Columns of the prediction and score tables for one target.
+
+    Args:
+        target_name: prefix of the columns.
+        mu_MN: members' means, original unit.
+        sigma_MN: members' standard deviations, original unit.
+        positive: whether relative uncertainty means something; if not, that column is NaN.
+        use_MN: as in ``mixture``; out-of-fold members for training patients.
+
+    Returns:
+        ``<t>_mu``, ``<t>_sigma``, ``<t>_var_aleatoric``, ``<t>_var_epistemic`` of the mixture (ddof 0), and
+        ``<t>_uncertainty_pct`` = 100 sigma / mu with the unbiased epistemic part (ddof 1), at most 1000 (also
+        where mu is not positive).
+    """
+    reported = mixture(mu_MN, sigma_MN, ddof=0, use_MN=use_MN)
+    pct_N = np.full_like(reported.mu_N, np.nan)
+    if positive:
+        sigma_N = mixture(mu_MN, sigma_MN, ddof=1, use_MN=use_MN).sigma_N
+        # The smallest denominator that stays under the ceiling; sigma is above zero, so this is no division by zero.
+        pct_N = 100.0 * sigma_N / np.maximum(reported.mu_N, 100.0 * sigma_N / MAX_UNCERTAINTY_PCT)
+    return {
+        f"{target_name}_mu": reported.mu_N,
+        f"{target_name}_sigma": reported.sigma_N,
+        f"{target_name}_var_aleatoric": reported.var_aleatoric_N,
+        f"{target_name}_var_epistemic": reported.var_epistemic_N,
+        f"{target_name}_uncertainty_pct": pct_N,
+    }
