@@ -68,11 +68,11 @@ class ScoredSample:
     ``unit_N`` is the patient's number, or None where every row is a patient of its own.
     """
 
-    weights_3N: FloatArray  # noqa: N815
+    weights_3N: FloatArray
     start: IntArray
     middle: IntArray
     end: IntArray
-    unit_N: IntArray | None  # noqa: N815
+    unit_N: IntArray | None
     n_units: int
 
 
@@ -330,7 +330,7 @@ def _draw_counts(block: Block, unit_N: IntArray | None, n_units: int, n_rows: in
     for done in range(0, block.n_replicates, at_once):
         n_replicates = min(at_once, block.n_replicates - done)
         counts_BU = _multinomial_counts(n_replicates, n_units, rng=rng)
-        yield counts_BU if unit_N is None else counts_BU[:, unit_N]
+        yield counts_BU if unit_N is None else counts_BU.take(unit_N, axis=1)
 
 
 def _multinomial_counts(n_replicates: int, n_units: int, *, rng: np.random.Generator) -> IntArray:
