@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from sarc_ray.stats import hypothesis as hyp
+
+# Table 1 of Ryu et al. (2023): with sarcopenia, without, printed p (Pearson chi-square without Yates).
+PAPER_TABLE_1 = [
+    ("women, derivation", 116, 141, 584, 785, 0.045),
+    ("hypertension, derivation", 76, 141, 398, 785, 0.484),
+    ("previous fracture, derivation", 16, 141, 42, 785, 0.007),
+    ("women, external", 15, 18, 80, 131, 0.065),
+    ("osteoporosis, external", 10, 18, 39, 131, 0.029),
+    ("previous fracture, external", 6, 18, 23, 131, 0.113),
+    ("hypertension, external", 5, 18, 36, 131, 0.979),
+    ("diabetes, external", 2, 18, 24, 131, 0.450),
+]
+
+
+@pytest.mark.parametrize(("name", "with_a", "n_a", "with_b", "n_b", "printed"), PAPER_TABLE_1)
+def test_chi_square_gives_the_p_values_of_table_1(name, with_a, n_a, with_b, n_b, printed):
+    result = hyp.chi_square([[with_a, n_a - with_a], [with_b, n_b - with_b]])
+    assert round(result.p_value, 3) == printed, name
+
+
+def test_diabetes_of_table_1_does_not_reproduce():
+    # Printed 0.532; the printed counts give 0.528.
+    assert round(hyp.chi_square([[38, 103], [192, 593]]).p_value, 3) == 0.528
+
+
+def test_yates_and_fisher_differ_from_pearson():
+    table = [[10, 8], [39, 92]]
+    pearson, yates, fisher = hyp.chi_square(table), hyp.chi_square(table, yates=True), hyp.fisher_exact(table)
+    assert pearson.p_value < fisher.p_value
+    assert pearson.p_value < yates.p_value
+    n = 149
+    shortcut = n * (abs(10 * 92 - 8 * 39) - n / 2) ** 2 / (18 * 131 * 49 * 100)
+    assert yates.statistic == pytest.approx(shortcut)
+
+
+def test_fisher_sums_the_hypergeometric():
+    support = np.arange(0, 9)
+    pmf = scipy.stats.hypergeom(20, 8, 9).pmf(support)
+    expected = pmf[pmf <= pmf[6] * (1 + 1e-7)].sum()
+    assert hyp.fisher_exact([[6, 2], [3, 9]]).p_value == pytest.approx(expected)
+
+
+def test_pooled_t_by_hand():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(65.6, 11.5, 141), rng.normal(60.7, 10.2, 785)
+    pooled = np.sqrt((140 * a.var(ddof=1) + 784 * b.var(ddof=1)) / 924)
+    expected = (a.mean() - b.mean()) / (pooled * np.sqrt(1 / 141 + 1 / 785))
+    result = hyp.t_test(a, b)
+    assert (result.statistic, result.df) == pytest.approx((expected, 924))
+    welch = hyp.t_test(a, b, equal_variances=False)
+    assert welch.statistic == pytest.approx((a.mean() - b.mean()) / np.sqrt(a.var(ddof=1) / 141 + b.var(ddof=1) / 785))
+    assert welch.df < 924
+
+
+def test_rank_sum_by_hand_with_ties():
+    a, b = np.array([1.0, 2, 2, 3, 5]), np.array([2.0, 4, 5, 5, 6, 7])
+    u = ((a[:, None] > b) + 0.5 * (a[:, None] == b)).sum()
+    _, ties = np.unique(np.concatenate([a, b]), return_counts=True)
+    n = 11
+    sd = np.sqrt(5 * 6 / 12 * ((n + 1) - (ties**3 - ties).sum() / (n * (n - 1))))
+    z = (abs(u - 15) - 0.5) / sd
+    result = hyp.rank_sum(a, b)
+    assert result.statistic == u
+    assert result.p_value == pytest.approx(2 * scipy.stats.norm.sf(z))
+
+
+def test_tests_hold_their_level():
+    rng = np.random.default_rng(9)
+    rejected = np.zeros(3)
+    for _ in range(600):
+        a, b = rng.normal(size=30), rng.normal(size=50)
+        counts = [[k, 60 - k] for k in rng.binomial(60, 0.4, 2)]
+        p_values = [hyp.t_test(a, b).p_value, hyp.rank_sum(a, b).p_value, hyp.chi_square(counts).p_value]
+        rejected += np.array(p_values) < 0.05
+    # Three standard errors of 600 trials: 0.027.
+    assert np.abs(rejected / 600 - 0.05).max() < 0.027
+
+
+def test_standardised_differences():
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(1, 2, 50_000), rng.normal(0, 2, 50_000)
+    assert hyp.smd_means(a, b) == pytest.approx(0.5, abs=0.02)
+    assert hyp.smd_shares(0.3, 0.5) == -hyp.smd_shares(0.5, 0.3)
+    assert np.isnan(hyp.smd_shares(1, 0))
+    assert np.isnan(hyp.smd_means([1], [1, 2]))
+
+
+def test_undefined_tests_are_nan():
+    for result in (
+        hyp.t_test([1], [1, 2]),
+        hyp.t_test([1, 1], [1, 1]),
+        hyp.rank_sum([1, 1], [1, 1]),
+        hyp.chi_square([[0, 0], [3, 4]]),
+        hyp.fisher_exact([[0, 3], [0, 4]]),
+    ):
+        assert np.isnan(result.p_value)
+
+
+@pytest.mark.parametrize("counts", [[[1, 2]], [[1, -1], [2, 3]], [[1.5, 2], [2, 3]], [[1, np.nan], [2, 3]], [1, 2]])
+def test_counts_are_whole_numbers(counts):
+    with pytest.raises(ValueError, match="2 x 2 non-negative"):
+        hyp.chi_square(counts)
+
+
+def test_missing_values_are_refused():
+    with pytest.raises(ValueError, match="a: 1 of 2"):
+        hyp.t_test([1, np.nan], [1, 2])
+    with pytest.raises(ValueError, match="share_b"):
+        hyp.smd_shares(0.5, 1.5)
