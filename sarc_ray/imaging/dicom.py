@@ -37,7 +37,7 @@ from sarc_ray.imaging.voi import Voi, modality_table, read_voi
 
 # The only tags that are read. pydicom adds Specific Character Set by itself.
 TAGS = (
-    "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate", "Modality", "Manufacturer", "ManufacturerModelName",
+    "StudyDate", "AcquisitionDate", "Modality", "Manufacturer", "ManufacturerModelName",
     "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight", "PatientSpeciesDescription",
     "BodyPartExamined", "ViewPosition", "PatientPosition", "PatientOrientation",
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
@@ -145,13 +145,17 @@ def open_dataset(data: bytes) -> Dataset:
         raise ImageError(Reason.IMAGE_TOO_LARGE, f"{len(data)} bytes; allowed: {MAX_OBJECT_BYTES}")
     _check_deflated(data)
     try:
-        return pydicom.dcmread(io.BytesIO(data), force=False, specific_tags=list(TAGS))
+        dataset = pydicom.dcmread(io.BytesIO(data), force=False, specific_tags=list(TAGS))
     except InvalidDicomError as error:
         raise ImageError(Reason.NOT_DICOM, "no DICM prefix") from error
     except MemoryError:
         raise
     except Exception as error:  # Damaged files make pydicom raise nearly every type, RecursionError among them.
         raise ImageError(Reason.DECODE_FAILED, f"header: {type(error).__name__}") from error
+    # pydicom hands back an empty data set where the file ends in the middle of an element.
+    if not len(dataset):
+        raise ImageError(Reason.DECODE_FAILED, "the file breaks off")
+    return dataset
 
 
 def _check_deflated(data: bytes) -> None:
@@ -197,12 +201,9 @@ def decode(dataset: Dataset, header: HeaderFacts) -> Radiograph:
     Raises:
         ImageError: NO_PIXELS, UNSUPPORTED_PIXELS, UNSUPPORTED_SYNTAX, IMAGE_TOO_LARGE or DECODE_FAILED.
     """
-    _check_pixels(dataset, header)
-    decoder = DECODERS.get(header.transfer_syntax)
-    if decoder is None:
-        raise ImageError(Reason.UNSUPPORTED_SYNTAX, f"found {header.transfer_syntax}")
     try:
-        pixels_HW = decoder(dataset)
+        _check_pixels(dataset, header)
+        pixels_HW = _decoder(header.transfer_syntax)(dataset)
         if pixels_HW.shape != (header.rows, header.columns):
             raise ImageError(Reason.DECODE_FAILED, f"decoded to {pixels_HW.shape}")
         table = modality_table(dataset)
@@ -211,13 +212,19 @@ def decode(dataset: Dataset, header: HeaderFacts) -> Radiograph:
         voi = read_voi(dataset)
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # Codecs raise nearly every type on damaged streams.
+    except Exception as error:  # Damaged values and streams make pydicom and the codecs raise nearly every type.
         raise ImageError(Reason.DECODE_FAILED, f"pixels: {type(error).__name__}") from error
     # Part 3 C.11.1: a Modality LUT Sequence and Rescale Slope exclude each other; the LUT is what was stored.
     slope, intercept = (1.0, 0.0) if table is not None else _rescale(dataset)
     # Part 3 C.8.11.3: INVERSE goes with MONOCHROME1, so either of them says it, and both do not cancel out.
     inverted = header.photometric == "MONOCHROME1" or _text(dataset, "PresentationLUTShape") == "INVERSE"
     return Radiograph(pixels_HW=pixels_HW, slope=slope, intercept=intercept, voi=voi, inverted=inverted, header=header)
+
+
+def _decoder(transfer_syntax: str) -> Decoder:
+    if transfer_syntax not in DECODERS:
+        raise ImageError(Reason.UNSUPPORTED_SYNTAX, f"found {transfer_syntax}")
+    return DECODERS[transfer_syntax]
 
 
 def _check_pixels(dataset: Dataset, header: HeaderFacts) -> None:
@@ -353,7 +360,7 @@ def _value(dataset: Dataset, keyword: str) -> Any:
     """The first value of a tag; None where it is absent, empty or not of its type."""
     try:
         value = dataset.get(keyword)
-    except (ValueError, TypeError, OverflowError, NotImplementedError, struct.error):
+    except Exception:  # Conversion of damaged values raises nearly every type; a value that cannot be read is absent.
         return None
     if isinstance(value, pydicom.multival.MultiValue | list):
         value = value[0] if value else None
@@ -413,7 +420,8 @@ def _date(dataset: Dataset, keyword: str) -> dt.date | None:
 
 
 def _taken_on(dataset: Dataset) -> dt.date | None:
-    keywords = ("AcquisitionDate", "StudyDate", "ContentDate", "SeriesDate")
+    # Not Content Date or Series Date: converters write the day of the conversion there.
+    keywords = ("AcquisitionDate", "StudyDate")
     return next((date for date in (_date(dataset, keyword) for keyword in keywords) if date), None)
 
 
