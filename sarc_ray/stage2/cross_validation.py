@@ -31,6 +31,7 @@ class Stage2Config:
     Args:
         algorithms: keys of ``ALGORITHMS``.
         trials_per_algorithm: hyper-parameter draws of each algorithm.
+        trials_per_round: of these, drawn at a time; the sampler learns of results round by round.
         n_splits: folds of one repeat.
         n_repeats: repeats, each with folds of its own.
         calibration: how raw scores become probabilities.
@@ -39,6 +40,7 @@ class Stage2Config:
 
     algorithms: tuple[str, ...]
     trials_per_algorithm: int
+    trials_per_round: int
     n_splits: int
     n_repeats: int
     calibration: Literal["sigmoid"]
@@ -50,7 +52,7 @@ class Stage2Config:
         for name in self.algorithms:
             if name not in ALGORITHMS:
                 raise ValueError(f"algorithms: {name!r} is not known; allowed: {', '.join(ALGORITHMS)}")
-        for field, least in (("trials_per_algorithm", 1), ("n_splits", 2), ("n_repeats", 1)):
+        for field, least in (("trials_per_algorithm", 1), ("trials_per_round", 1), ("n_splits", 2), ("n_repeats", 1)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field}: found {getattr(self, field)}, allowed: {least} or more")
         for field, only in (("calibration", "sigmoid"), ("threshold", "youden")):

@@ -6,7 +6,7 @@ estimated uncertainty (Ryu et al. 2023, "Step 2"). Which clinical features are u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,15 @@ from sarc_ray.errors import ConfigError, EvaluationError
 _CODED = {"sex": ("sex_male", "M", "F"), "view": ("view_ap", "AP", "PA")}
 
 
-def feature_names(clinical_features: Sequence[str], target_names: Sequence[str]) -> list[str]:
+def feature_names(
+    clinical_features: Sequence[str], target_names: Sequence[str], *, mu_only: Collection[str] = ()
+) -> list[str]:
     """Names and order of the feature columns.
 
     Args:
         clinical_features: manifest columns, for example ``("age_years", "sex", "bmi_kg_m2")``.
         target_names: stage-1 targets, for example ``("alm_kg", "hgs_kg", "crt_s")``.
+        mu_only: targets that can be zero or less; uncertainty relative to the mean means nothing for them.
 
     Returns:
         Clinical features (``sex`` as ``sex_male``, ``view`` as ``view_ap``), then ``<t>_mu`` of all targets, then
@@ -41,7 +44,8 @@ def feature_names(clinical_features: Sequence[str], target_names: Sequence[str])
             "predicts. Remove it from clinical_features or from targets"
         )
     clinical = [_CODED[name][0] if name in _CODED else name for name in clinical_features]
-    names = clinical + [f"{t}_mu" for t in target_names] + [f"{t}_uncertainty_pct" for t in target_names]
+    relative = [t for t in target_names if t not in mu_only]
+    names = clinical + [f"{t}_mu" for t in target_names] + [f"{t}_uncertainty_pct" for t in relative]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"clinical_features, targets: {twice[0]!r} appears twice; name every feature once")
@@ -50,7 +54,13 @@ def feature_names(clinical_features: Sequence[str], target_names: Sequence[str])
     return names
 
 
-def build_features(frame: pd.DataFrame, clinical_features: Sequence[str], target_names: Sequence[str]) -> pd.DataFrame:
+def build_features(
+    frame: pd.DataFrame,
+    clinical_features: Sequence[str],
+    target_names: Sequence[str],
+    *,
+    mu_only: Collection[str] = (),
+) -> pd.DataFrame:
     """Make the float64 feature table of stage 2 from clinical columns and the stage-1 prediction table.
 
     Missing values stay NaN; :meth:`Stage2Model.predict` refuses them by name, because a patient without a feature
@@ -60,6 +70,7 @@ def build_features(frame: pd.DataFrame, clinical_features: Sequence[str], target
         frame: one row per image, with the clinical columns and ``<t>_mu``, ``<t>_uncertainty_pct`` of each target.
         clinical_features: as in :func:`feature_names`.
         target_names: as in :func:`feature_names`.
+        mu_only: as in :func:`feature_names`.
 
     Returns:
         Frame of shape (n_rows, n_features), columns in the order of :func:`feature_names`, same index.
@@ -68,7 +79,7 @@ def build_features(frame: pd.DataFrame, clinical_features: Sequence[str], target
         ConfigError: as :func:`feature_names`.
         EvaluationError: a column is absent, or holds a value that is neither a number nor one of its codes.
     """
-    names = feature_names(clinical_features, target_names)
+    names = feature_names(clinical_features, target_names, mu_only=mu_only)
     columns = list(clinical_features) + names[len(clinical_features) :]
     absent = [column for column in columns if column not in frame.columns]
     if absent:

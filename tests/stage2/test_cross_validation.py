@@ -11,6 +11,7 @@ from tests.stage2.cohort import CHEAP, draw
 CONFIG = Stage2Config(
     algorithms=("random_forest", "lightgbm"),
     trials_per_algorithm=3,
+    trials_per_round=2,
     n_splits=3,
     n_repeats=5,
     calibration="sigmoid",

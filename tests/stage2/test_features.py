@@ -48,3 +48,10 @@ def test_an_unknown_code_and_an_absent_column_are_named():
         build_features(FRAME.assign(sex=["male", "F"]), ["sex"], ["alm_kg"])
     with pytest.raises(EvaluationError, match="'bmi_kg_m2' is absent"):
         build_features(FRAME, ["bmi_kg_m2"], ["alm_kg"])
+
+
+def test_a_target_that_can_be_negative_enters_without_relative_uncertainty():
+    frame = FRAME.assign(z_mu=[-0.5, 0.2], z_uncertainty_pct=np.nan)
+    X = build_features(frame, ["age_years"], ["z", "alm_kg"], mu_only=["z"])
+    assert list(X.columns) == ["age_years", "z_mu", "alm_kg_mu", "alm_kg_uncertainty_pct"]
+    assert X.notna().all(axis=None)

@@ -1,0 +1,435 @@
+"""The bundle: one folder with all that a score needs, written whole, verified before use.
+
+    bundle.json                               what the bundle is, and the SHA-256 of every other file; written last
+    stage1/<target>/member-<k>.safetensors    weights of the ensembles
+    stage2/model.skops                        classifier, calibration, threshold
+    model_card.md                             for people
+
+Reading a bundle runs no code from it: weights are safetensors, stage 2 is read against a fixed list of types (see
+:mod:`sarc_ray.stage2.persist`), the rest is JSON. There is no pickle. The hashes find damage and careless changes; they
+are no signature: whoever can write the folder can write new hashes too, so take bundles from sources that you trust.
+
+N images of S rows and columns; M members.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sarc_ray import __version__, storage
+from sarc_ray.cohort.definitions import OutcomeConfig
+from sarc_ray.cohort.schema import TargetConfig
+from sarc_ray.config import from_mapping, to_mapping
+from sarc_ray.errors import BundleError, ConfigError, SchemaVersionError, StorageError
+from sarc_ray.imaging.preprocess import PreprocessConfig
+from sarc_ray.model_card import model_card
+
+if TYPE_CHECKING:  # torch, scikit-learn and skops are imported only where a model is read
+    from sarc_ray.stage1.checkpoint import LoadedMember
+    from sarc_ray.stage2.calibration import Stage2Model
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+CARD = "model_card.md"
+STAGE2 = "stage2/model.skops"
+_PACKAGES = ("lightgbm", "numpy", "opencv-python-headless", "safetensors", "scikit-learn", "skops", "torch", "xgboost")
+_ID_LENGTH = 32  # hexadecimal digits of SHA-256: 128 bits
+_MIN_MEMBERS = 2  # the unbiased epistemic part, a stage-2 feature, needs two
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BundleSpec:
+    """What a score is defined on.
+
+    Attributes:
+        targets: what stage 1 predicts, in order.
+        clinical_features: manifest columns that stage 2 uses.
+        preprocess: how radiographs become pictures.
+        age_min_years: younger patients get no score.
+        outcome: what stage 2 predicts.
+        batch_size: pictures at once; batches are padded to it, so that rounding does not depend on the neighbours.
+    """
+
+    targets: tuple[TargetConfig, ...]
+    clinical_features: tuple[str, ...]
+    preprocess: PreprocessConfig
+    age_min_years: float
+    outcome: OutcomeConfig
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        names = [target.name for target in self.targets]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"targets: found {names}; name one or more, each once")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: found {self.batch_size}, allowed: 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BundleManifest:
+    """``bundle.json``: what a bundle says of itself.
+
+    Attributes:
+        schema_version: of this file.
+        model_id: hash of what decides the scores, the same for two copies of one model however they were written.
+        spec: what the score is defined on.
+        stage2: algorithm, hyper-parameters and features.
+        threshold: positive is score >= threshold.
+        metrics: at training; null where undefined.
+        packages: versions that wrote it.
+        lineage: where it comes from.
+        files: SHA-256 of every other file, by path.
+    """
+
+    schema_version: int
+    model_id: str
+    spec: BundleSpec
+    stage2: dict[str, Any]
+    threshold: float
+    metrics: dict[str, Any]
+    packages: dict[str, str]
+    lineage: dict[str, Any]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bundle:
+    """A verified bundle in memory.
+
+    Attributes:
+        manifest: its ``bundle.json``.
+        members: of each target, in the order of ``spec.targets``.
+        stage2: classifier, calibration, threshold.
+    """
+
+    manifest: BundleManifest
+    members: tuple[tuple[LoadedMember, ...], ...]
+    stage2: Stage2Model
+
+    @property
+    def spec(self) -> BundleSpec:
+        """What the score is defined on."""
+        return self.manifest.spec
+
+    @property
+    def model_id(self) -> str:
+        """Hash of what decides the scores."""
+        return self.manifest.model_id
+
+    def score(
+        self, images_NSS: npt.NDArray[np.uint8], clinical: pd.DataFrame, *, device: str = "auto", threads: int = 1
+    ) -> pd.DataFrame:
+        """Score pictures.
+
+        Args:
+            images_NSS: preprocessed pictures, uint8, shape (N, S, S).
+            clinical: ``spec.clinical_features`` of the same N images, in order, none missing.
+            device: auto, cpu or cuda.
+            threads: of torch on the CPU.
+
+        Returns:
+            N rows with the index of ``clinical``: per target ``<t>_mu``, ``<t>_sigma``, ``<t>_var_aleatoric``,
+            ``<t>_var_epistemic``, ``<t>_uncertainty_pct``; then ``raw_score``, ``score`` and ``flag``.
+
+        Raises:
+            BundleError: pictures of another size than the bundle's preprocessing makes.
+            EvaluationError: unequal numbers of rows, or a clinical feature that is absent or missing.
+        """
+        from sarc_ray.stage2.features import build_features
+
+        size = self.spec.preprocess.size_px
+        if images_NSS.shape != (len(clinical), size, size):
+            raise BundleError(
+                f"pictures of shape {images_NSS.shape} with {len(clinical)} clinical rows; this bundle scores pictures "
+                f"of {size} x {size}, one per row"
+            )
+        frame = pd.DataFrame(self._predict(images_NSS, device=device, threads=threads), index=clinical.index)
+        X = build_features(
+            clinical.join(frame), self.spec.clinical_features, _names(self.spec), mu_only=_mu_only(self.spec)
+        )
+        raw_N, score_N = self.stage2.predict(X)
+        return frame.assign(raw_score=raw_N, score=score_N, flag=self.stage2.flag(score_N))
+
+    def _predict(self, images_NSS: npt.NDArray[np.uint8], *, device: str, threads: int) -> dict[str, Any]:
+        from sarc_ray.stage1.ensemble import predict_members, prediction_columns
+
+        # One call for all targets: convolutions that members share then run once per picture.
+        everyone = [member for of_target in self.members for member in of_target]
+        mu_MN, sigma_MN = predict_members(
+            everyone, images_NSS, batch_size=self.spec.batch_size, device=device, threads=threads
+        )
+        columns: dict[str, Any] = {}
+        start = 0
+        for target, of_target in zip(self.spec.targets, self.members, strict=True):
+            rows = slice(start, start + len(of_target))
+            columns |= prediction_columns(target.name, mu_MN[rows], sigma_MN[rows], positive=target.positive)
+            start = rows.stop
+        return columns
+
+
+def write_bundle(
+    uri: str,
+    *,
+    members: Mapping[str, Sequence[bytes]],
+    stage2: Stage2Model,
+    spec: BundleSpec,
+    metrics: Mapping[str, Any],
+    lineage: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write a bundle; ``bundle.json`` comes last, so that a folder without it is no bundle.
+
+    Args:
+        uri: folder under any fsspec URL; an older bundle there is replaced.
+        members: by target, member files as ``member_to_bytes`` writes them.
+        stage2: the final model.
+        spec: what the score is defined on.
+        metrics: at training, for the card; values that are not finite become null.
+        lineage: where the bundle comes from, for the card.
+
+    Returns:
+        What ``bundle.json`` holds.
+
+    Raises:
+        BundleError: members, stage 2 and spec do not fit together, or the folder holds files of something else.
+    """
+    from sarc_ray.stage1.checkpoint import member_from_bytes
+    from sarc_ray.stage2.persist import content_hash, to_bytes
+
+    _check_parts(members, stage2, spec)
+    loaded = [[member_from_bytes(data) for data in members[name]] for name in _names(spec)]
+    _check_members(loaded, spec)
+    files = {_member_path(name, k): data for name in _names(spec) for k, data in enumerate(members[name])}
+    files[STAGE2] = to_bytes(stage2)
+    manifest: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "model_id": _model_id(spec, loaded, content_hash(stage2)),
+        "spec": to_mapping(spec),
+        "stage2": {
+            "algorithm": stage2.algorithm,
+            "params": dict(stage2.params),
+            "features": list(stage2.feature_names),
+        },
+        "threshold": stage2.threshold,
+        "metrics": _plain(metrics),
+        "packages": _package_versions(),
+        "lineage": _plain(lineage),
+    }
+    files[CARD] = model_card(manifest, spec).encode("utf-8")
+    manifest["files"] = {path: hashlib.sha256(data).hexdigest() for path, data in sorted(files.items())}
+    _clear(uri)
+    for path, data in files.items():
+        storage.write_bytes(storage.join(uri, path), data)
+    storage.write_json(storage.join(uri, MANIFEST), manifest)
+    return manifest
+
+
+def read_manifest_of(uri: str) -> BundleManifest:
+    """Read ``bundle.json`` alone; the other files are neither read nor verified.
+
+    Raises:
+        BundleError: there is no bundle, or its ``bundle.json`` is not in order.
+        SchemaVersionError: written by a newer release.
+    """
+    try:
+        value = storage.read_json(storage.join(uri, MANIFEST))
+        version = value["schema_version"]
+        if version > SCHEMA_VERSION:
+            raise SchemaVersionError(
+                f"{uri}: bundle of schema version {version}, this release reads up to {SCHEMA_VERSION}; install a "
+                "newer sarc-ray"
+            )
+        manifest = from_mapping(BundleManifest, value)
+    except StorageError as error:
+        raise BundleError(f"{uri}: no bundle here, or one that was not written to its end ({error})") from error
+    except (ConfigError, KeyError, TypeError) as error:
+        raise BundleError(f"{uri}: {MANIFEST} is damaged or altered ({error})") from error
+    wanted = {STAGE2, CARD}
+    for name in _names(manifest.spec):
+        n_members = sum(path.startswith(f"stage1/{name}/") for path in manifest.files)
+        wanted |= {_member_path(name, k) for k in range(max(n_members, _MIN_MEMBERS))}
+    if wanted != set(manifest.files):
+        raise BundleError(
+            f"{uri}: {MANIFEST} lists other files than a bundle has: {', '.join(sorted(wanted ^ set(manifest.files)))}"
+        )
+    return manifest
+
+
+def verify_bundle(uri: str) -> BundleManifest:
+    """Check a bundle: every file against its hash, nothing missing, nothing added, content as ``model_id`` says.
+
+    Returns:
+        The manifest of a bundle that is in order.
+
+    Raises:
+        BundleError: names every file that is missing, added or altered, with the expected and the found hash.
+        SchemaVersionError: written by a newer release.
+    """
+    manifest = read_manifest_of(uri)
+    present = _files_below(uri) - {MANIFEST}
+    problems = [f"{path}: missing" for path in sorted(set(manifest.files) - present)]
+    problems += [f"{path}: not part of the bundle" for path in sorted(present - set(manifest.files))]
+    for path in sorted(present & set(manifest.files)):
+        found = hashlib.sha256(storage.read_bytes(storage.join(uri, path))).hexdigest()
+        if found != manifest.files[path]:
+            problems.append(f"{path}: expected sha256 {manifest.files[path]}, found {found}")
+    if problems:
+        raise BundleError(
+            f"{uri}: bundle is damaged or altered; " + "; ".join(problems) + "; get it again from its source"
+        )
+    return load_bundle(uri).manifest
+
+
+def load_bundle(uri: str) -> Bundle:
+    """Read a bundle, each file only after its hash was found right.
+
+    Raises:
+        BundleError: a file is missing or altered, or the content is not the one that ``model_id`` names.
+        SchemaVersionError: written by a newer release.
+    """
+    from sarc_ray.stage2.persist import content_hash, from_bytes
+
+    manifest = read_manifest_of(uri)
+    members = _load_members(uri, manifest)
+    stage2 = from_bytes(_read_checked(uri, STAGE2, manifest))
+    _check_members(members, manifest.spec)
+    _check_stage2(stage2, manifest.spec)
+    found = _model_id(manifest.spec, members, content_hash(stage2))
+    if found != manifest.model_id:
+        raise BundleError(f"{uri}: expected model_id {manifest.model_id}, found {found}; {MANIFEST} was altered")
+    return Bundle(manifest=manifest, members=tuple(tuple(of_target) for of_target in members), stage2=stage2)
+
+
+def require_preprocessing(spec: BundleSpec, given: PreprocessConfig) -> None:
+    """Refuse pictures that were made in another way than the bundle's training pictures.
+
+    Raises:
+        BundleError: names the first setting that differs.
+    """
+    own, other = to_mapping(spec.preprocess), to_mapping(given)
+    for key in own:
+        if own[key] != other[key]:
+            raise BundleError(
+                f"preprocess.{key}: found {other[key]!r}, the bundle was trained with {own[key]!r}; scoring with "
+                "preprocessing other than the bundle's is refused. Prepare the images with the bundle's settings"
+            )
+
+
+def _names(spec: BundleSpec) -> list[str]:
+    return [target.name for target in spec.targets]
+
+
+def _mu_only(spec: BundleSpec) -> list[str]:
+    return [target.name for target in spec.targets if not target.positive]
+
+
+def _member_path(target_name: str, k: int) -> str:
+    return f"stage1/{target_name}/member-{k:02d}.safetensors"
+
+
+def _read_checked(uri: str, path: str, manifest: BundleManifest) -> bytes:
+    try:
+        data = storage.read_bytes(storage.join(uri, path))
+    except StorageError as error:
+        raise BundleError(f"{uri}: {path} cannot be read ({error}); get the bundle again from its source") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != manifest.files[path]:
+        raise BundleError(
+            f"{uri}: {path}: expected sha256 {manifest.files[path]}, found {found}; get the bundle "
+            "again from its source"
+        )
+    return data
+
+
+def _load_members(uri: str, manifest: BundleManifest) -> list[list[LoadedMember]]:
+    from sarc_ray.stage1.checkpoint import member_from_bytes
+
+    first: dict[str, LoadedMember] = {}
+    members: list[list[LoadedMember]] = []
+    for name in _names(manifest.spec):
+        paths = sorted(path for path in manifest.files if path.startswith(f"stage1/{name}/"))
+        members.append([])
+        for path in paths:  # one file at a time: fifteen VGG16 are 0.9 GB
+            member = member_from_bytes(_read_checked(uri, path, manifest))
+            # Equal convolutions are kept once, and run once per picture.
+            shared = first.setdefault(member.backbone_hash, member)
+            member.network.backbone = shared.network.backbone
+            members[-1].append(member)
+    return members
+
+
+def _model_id(spec: BundleSpec, members: Sequence[Sequence[LoadedMember]], stage2_hash: str) -> str:
+    content = {
+        "spec": to_mapping(spec),
+        "members": [[member.content_hash for member in of_target] for of_target in members],
+        "stage2": stage2_hash,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()[:_ID_LENGTH]
+
+
+def _check_parts(members: Mapping[str, Sequence[bytes]], stage2: Stage2Model, spec: BundleSpec) -> None:
+    if set(members) != set(_names(spec)):
+        raise BundleError(f"members: found targets {sorted(members)}, needed are {sorted(_names(spec))}")
+    for name, of_target in members.items():
+        if len(of_target) < _MIN_MEMBERS:
+            raise BundleError(f"members: {name} has {len(of_target)}, needed are {_MIN_MEMBERS} or more")
+    _check_stage2(stage2, spec)
+
+
+def _check_stage2(stage2: Stage2Model, spec: BundleSpec) -> None:
+    from sarc_ray.stage2.features import feature_names
+
+    expected = feature_names(spec.clinical_features, _names(spec), mu_only=_mu_only(spec))
+    if list(stage2.feature_names) != expected:
+        raise BundleError(f"stage 2 uses {', '.join(stage2.feature_names)}; the bundle provides {', '.join(expected)}")
+
+
+def _check_members(members: Sequence[Sequence[LoadedMember]], spec: BundleSpec) -> None:
+    size = spec.preprocess.size_px
+    for target, of_target in zip(spec.targets, members, strict=True):
+        for member in of_target:
+            if member.target_name != target.name:
+                raise BundleError(f"members: one of {target.name} predicts {member.target_name}")
+            if member.image_size_px != (size, size):
+                raise BundleError(f"members: one of {target.name} knows pictures of {member.image_size_px}, not {size}")
+
+
+def _files_below(uri: str) -> set[str]:
+    fs, path = storage.filesystem(uri)
+    root = str(fs.unstrip_protocol(path)).rstrip("/") + "/"
+    return {file.removeprefix(root) for file in storage.list_files(uri)}
+
+
+def _clear(uri: str) -> None:
+    """Make room: take away an older bundle, its ``bundle.json`` first, and nothing that is not a bundle's."""
+    present = _files_below(uri)
+    foreign = sorted(f for f in present if f not in (MANIFEST, CARD, STAGE2) and not f.startswith("stage1/"))
+    if foreign:
+        raise BundleError(f"{uri}: this folder holds {foreign[0]!r}, which is no bundle's; choose an empty folder")
+    for path in sorted(present, key=lambda path: path != MANIFEST):
+        storage.remove_tree(storage.join(uri, path))
+
+
+def _plain(value: Any) -> Any:
+    """The same in JSON's types; NumPy scalars become Python's, what is not finite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _package_versions() -> dict[str, str]:
+    installed = {str(d.metadata["Name"]).lower() for d in importlib.metadata.distributions()}
+    return {"sarc-ray": __version__} | {p: importlib.metadata.version(p) for p in _PACKAGES if p in installed}
