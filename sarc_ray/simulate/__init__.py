@@ -1,0 +1,1 @@
+"""The built-in cohort: simulated patients and radiographs whose truth is known."""

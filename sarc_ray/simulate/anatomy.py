@@ -122,7 +122,7 @@ class Grid:
     edge: float
 
     @property
-    def shape_HW(self) -> tuple[int, int]:
+    def shape_px(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.y.shape[0], self.x.shape[1]
 
@@ -147,10 +147,10 @@ def _squash(value: float) -> float:
     return float(np.tanh(value / _SQUASH))
 
 
-def _step(distance: Field, width: float) -> Field:
+def _step(distance: npt.NDArray[np.floating], width: float) -> Field:
     """Smooth step from 0 to 1 across an edge where ``distance`` is 0."""
-    t = np.clip(distance * np.float32(0.3 / width) + np.float32(0.5), 0.0, 1.0)
-    return t * t * (np.float32(3.0) - np.float32(2.0) * t)
+    t = np.clip(np.float32(0.3 / width) * distance.astype(np.float32) + np.float32(0.5), 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)
 
 
 def _depth(square: Field) -> Field:
@@ -231,7 +231,7 @@ def _heart(grid: Grid, signals: Signals, anatomy: Anatomy) -> Field:
 def _vessels(grid: Grid, anatomy: Anatomy) -> Field:
     """Hilar shadows and branching vessels."""
     rng = np.random.default_rng(anatomy.texture_seed)
-    height, width = grid.shape_HW
+    height, width = grid.shape_px
     canvas = np.zeros((height, width), np.float32)
     to_pixel = _to_pixel(grid)
     for side in (-1.0, 1.0):
@@ -245,7 +245,7 @@ def _vessels(grid: Grid, anatomy: Anatomy) -> Field:
 
 def _to_pixel(grid: Grid) -> tuple[float, float, float, float]:
     """Offset and pixels per unit of x and y."""
-    height, width = grid.shape_HW
+    height, width = grid.shape_px
     per_x = (width - 1) / float(grid.x[0, -1] - grid.x[0, 0])
     per_y = (height - 1) / float(grid.y[-1, 0] - grid.y[0, 0])
     return -float(grid.x[0, 0]) * per_x, per_x, -float(grid.y[0, 0]) * per_y, per_y
@@ -285,8 +285,8 @@ def _branch(
 def _interstitium(grid: Grid, signals: Signals, anatomy: Anatomy) -> Field:
     """Lung markings, coarser and stronger where the lungs are hazy."""
     rng = np.random.default_rng(anatomy.texture_seed + 1)
-    shape = (40, 40)
-    coarse = cv2.resize(rng.standard_normal(shape, dtype=np.float32), grid.shape_HW[::-1], interpolation=cv2.INTER_CUBIC)
+    blobs = rng.standard_normal((40, 40), dtype=np.float32)
+    coarse = cv2.resize(blobs, grid.shape_px[::-1], interpolation=cv2.INTER_CUBIC)
     return (0.010 + 0.05 * signals.haze) * coarse
 
 

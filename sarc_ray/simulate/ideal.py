@@ -28,6 +28,7 @@ from sarc_ray.simulate.law import (
 )
 
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 # Lin's CCC that the paper reports (internal and external test set) for ALM, HGS, CRT.
 PAPER_CCC = {"derivation": (0.80, 0.70, 0.31), "external": (0.76, 0.50, 0.11)}
@@ -67,7 +68,13 @@ class Visible:
 
 
 def draw_visible(
-    law: CohortLaw, *, targets_N3: FloatArray, male_N: FloatArray, age_N: FloatArray, noise_N5: FloatArray, haze_N: FloatArray
+    law: CohortLaw,
+    *,
+    targets_N3: FloatArray,
+    male_N: BoolArray,
+    age_N: FloatArray,
+    noise_N5: FloatArray,
+    haze_N: FloatArray,
 ) -> Visible:
     """What the picture shows of patients.
 
@@ -168,7 +175,7 @@ def _covariance(law: CohortLaw, male: bool) -> FloatArray:
 
 
 def bayes_score(
-    law: CohortLaw, visible: Visible, *, male_N: npt.NDArray[np.bool_], age_N: FloatArray, bmi_N: FloatArray
+    law: CohortLaw, visible: Visible, *, male_N: BoolArray, age_N: FloatArray, bmi_N: FloatArray
 ) -> FloatArray:
     """Probability of sarcopenia (AWGS 2019, BIA) given the picture, sex, age (years) and BMI (kg/m2); shape (N,)."""
     score_N = np.empty(len(age_N))
@@ -257,7 +264,7 @@ class _Patients:
     """Common random numbers for the bisection."""
 
     targets_N3: FloatArray
-    male_N: npt.NDArray[np.bool_]
+    male_N: BoolArray
     age_N: FloatArray
     noise_N5: FloatArray
     haze_N: FloatArray
