@@ -267,9 +267,17 @@ def _complete_bits(dataset: Dataset, allocated: int) -> None:
 
 def _decode_stored(dataset: Dataset) -> npt.NDArray[np.integer[Any]]:
     """Uncompressed and RLE pixels: whatever lies outside Bits Stored is junk or an overlay (Part 5 8.1.1)."""
-    decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
-    # pydicom takes the highest stored bit to be Bits Stored - 1, so its own correction stays off.
-    pixels_HW, _ = decoder.as_array(dataset, index=0, raw=True, correct_unused_bits=False)  # type: ignore[arg-type]
+    syntax = dataset.file_meta.TransferSyntaxUID
+    # pydicom takes the highest stored bit to be Bits Stored - 1, so its own correction stays off. Its own RLE decoder
+    # is slow but sound: on damaged segments pylibjpeg-rle panics past Exception, and imagecodecs' ends the process.
+    plugin = "pydicom" if syntax == uids.RLELossless else ""
+    pixels_HW, _ = get_decoder(syntax).as_array(
+        dataset,
+        index=0,
+        raw=True,
+        decoding_plugin=plugin,
+        correct_unused_bits=False,  # type: ignore[arg-type]
+    )
     left = dataset.BitsAllocated - 1 - dataset.HighBit
     right = dataset.BitsAllocated - dataset.BitsStored
     pixels_HW = pixels_HW.astype(pixels_HW.dtype.newbyteorder("="), copy=False)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sarc_ray import storage
 from sarc_ray.cohort.schema import (
     COLUMNS,
     MISSING_MARKS,
@@ -100,6 +101,15 @@ def test_folder_of_parquet_files_reads_as_one_manifest(tmp_path: Path) -> None:
     frame.iloc[1:].to_parquet(tmp_path / "part-1.parquet", index=False)
     read = read_manifest(str(tmp_path))
     assert read["image_uri"].tolist() == [str(tmp_path / "images/a.dcm"), str(tmp_path / "images/b.dcm")]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_manifests_in_object_stores(ending: str) -> None:
+    uri = f"memory://bucket/{ending}/manifest.{ending}"
+    storage.write_table(uri, pd.DataFrame(ROWS))
+    frame = read_manifest(uri)
+    assert frame["image_uri"][0] == f"memory://bucket/{ending}/images/a.dcm"
+    assert frame["row_id"][0] == row_id(frame["image_uri"][0])
 
 
 def test_numeric_patient_ids_and_infinite_values(tmp_path: Path) -> None:
