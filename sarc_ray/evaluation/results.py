@@ -1,0 +1,167 @@
+"""The results table of a data set, and its headline figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sarc_ray.errors import EvaluationError
+from sarc_ray.evaluation.outcome_rows import (
+    add_count_rows,
+    add_ideal_outcome_rows,
+    add_outcome_rows,
+    add_sarc_f_rows,
+)
+from sarc_ray.evaluation.plan import EvaluationConfig, make_plan
+from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum, absent_subgroups, numbers, strata
+from sarc_ray.evaluation.target_rows import add_target_rows
+
+if TYPE_CHECKING:
+    from sarc_ray.cohort.schema import TargetConfig
+
+_HEADLINE_OUTCOME = (
+    "auroc",
+    "auprc",
+    "f1",
+    "mcc",
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "brier",
+    "citl",
+    "cal_slope",
+)
+_HEADLINE_TARGET = ("ccc", "explained_variance", "mae", "nll")
+_DECIMALS = 3
+
+
+def evaluate_dataset(
+    frame: pd.DataFrame,
+    *,
+    dataset: str,
+    targets: Sequence[TargetConfig],
+    config: EvaluationConfig,
+    seed: int,
+    truth: pd.DataFrame | None = None,
+    run_id: str,
+    outcome_name: str = "sarcopenia",
+) -> pd.DataFrame:
+    """Compute every planned figure of one data set.
+
+    Args:
+        frame: one row per index image: ``patient_id``, ``outcome`` (0, 1 or missing), ``score`` (probability; missing
+            where the image was not scored), ``flag``, and per target ``<t>`` (measured or missing), ``<t>_mu``,
+            ``<t>_sigma``; optionally ``sarc_f``, subgroup columns, and ``row_id`` where ``truth`` is given.
+        dataset: name in the results.
+        targets: what stage 1 predicts.
+        config: the plan's settings.
+        seed: of the bootstrap; equal seeds give equal tables.
+        truth: the simulator's, one row per image: ``row_id``, ``<t>_ideal_mu``, ``<t>_ideal_sigma``, ``bayes_score``.
+        run_id: of the run that made the scores.
+        outcome_name: of the outcome in the results.
+
+    Returns:
+        Long form with the columns ``rows.COLUMNS``. Figures that cannot be computed are rows with ``na_reason``.
+        Where patients repeat, analytic intervals and p-values are left out; bootstrap intervals resample patients.
+
+    Raises:
+        EvaluationError: a column is absent or holds values that are not allowed; no row was scored; truth lacks rows.
+    """
+    for column in ("patient_id", "outcome", "score", "flag"):
+        if column not in frame:
+            raise EvaluationError(f"column {column}: missing; evaluation needs it; found: {list(frame.columns)}")
+    names = [target.name for target in targets]
+    sheet = Sheet(dataset=dataset, plan=make_plan(config, names), run_id=run_id, seed=seed)
+    scored = frame[~np.isnan(numbers(frame, "score"))]
+    if scored.empty:
+        raise EvaluationError(
+            f"data set {dataset}: none of {len(frame)} rows was scored; see the score table's reasons"
+        )
+    scored = scored if truth is None else _join_truth(scored, truth)
+    add_count_rows(sheet, frame, scored, outcome_name)
+    for stratum in strata(scored, config):
+        add_outcome_rows(sheet, stratum, outcome_name)
+        for name in names:
+            add_target_rows(sheet, stratum, name, with_ideal=truth is not None and stratum.name == ALL_ROWS)
+    everything = Stratum(name=ALL_ROWS, frame=scored)
+    add_sarc_f_rows(sheet, everything, outcome_name)
+    if truth is not None:
+        add_ideal_outcome_rows(sheet, everything, outcome_name)
+    for column in absent_subgroups(scored, config):
+        key = Key(outcome=outcome_name, score="score", subgroup=column, n=0, n_events=None)
+        sheet.add(key, "subgroup", na_reason=f"the data set has no column for subgroup {column}")
+    return sheet.to_frame()
+
+
+def headline_table(results: pd.DataFrame) -> pd.DataFrame:
+    """Pick the main figures of all rows of each data set, attained beside ideal, rounded for the screen.
+
+    Args:
+        results: one or more tables of :func:`evaluate_dataset`, concatenated.
+
+    Returns:
+        Columns ``dataset, quantity, metric, n, attained, ci_low, ci_high, p_value, ideal, attained_over_ideal``.
+        ``ideal`` is missing without truth; the ratio is given for metrics where larger is better and the ideal is
+        above zero.
+    """
+    overall = results[results["subgroup"] == ALL_ROWS]
+    lines: list[dict[str, Any]] = []
+    for dataset in overall["dataset"].unique():
+        rows = overall[overall["dataset"] == dataset]
+        attained = rows[(rows["score"] != "ideal") & (rows["score"] != "sarc_f")]
+        ideal = rows[rows["score"] == "ideal"].set_index(["outcome", "metric"])["estimate"]
+        for _, row in attained.iterrows():
+            if _is_headline(row):
+                lines.append(_headline_line(row, ideal.get((row["outcome"], row["metric"]), np.nan)))
+    columns = ("dataset", "quantity", "metric", "n", "attained", "ci_low", "ci_high", "p_value", "ideal")
+    return pd.DataFrame(lines, columns=[*columns, "attained_over_ideal"])
+
+
+def _is_headline(row: pd.Series) -> bool:
+    if row["comparator"]:
+        return bool(row["metric"] == "auroc_difference" and not np.isnan(row["estimate"]))
+    if row["score"] == "score":
+        return row["metric"] in _HEADLINE_OUTCOME
+    return str(row["metric"]).startswith("coverage_") or row["metric"] in _HEADLINE_TARGET
+
+
+def _headline_line(row: pd.Series, ideal: float) -> dict[str, Any]:
+    larger_is_better = row["metric"] in ("auroc", "auprc", "ccc", "explained_variance")
+    ratio = row["estimate"] / ideal if larger_is_better and ideal > 0 else np.nan
+    metric = f"{row['metric']} vs {row['comparator']}" if row["comparator"] else row["metric"]
+    return {
+        "dataset": row["dataset"],
+        "quantity": row["outcome"],
+        "metric": metric,
+        "n": row["n"],
+        "attained": round(row["estimate"], _DECIMALS),
+        "ci_low": round(row["ci_low"], _DECIMALS),
+        "ci_high": round(row["ci_high"], _DECIMALS),
+        "p_value": round(row["p_value"], _DECIMALS + 1),
+        "ideal": round(ideal, _DECIMALS),
+        "attained_over_ideal": round(ratio, _DECIMALS),
+    }
+
+
+def _join_truth(scored: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    for name, table in (("scores", scored), ("truth", truth)):
+        if "row_id" not in table:
+            raise EvaluationError(f"{name}: column row_id is missing; truth and scores are joined by it")
+        if table["row_id"].duplicated().any():
+            raise EvaluationError(f"{name}: a row_id occurs twice; give one row per image")
+    wanted = [
+        name
+        for name in map(str, truth.columns)
+        if name == "bayes_score" or name.endswith(("_ideal_mu", "_ideal_sigma"))
+    ]
+    n_lost = int((~scored["row_id"].isin(truth["row_id"])).sum())
+    if n_lost:
+        raise EvaluationError(
+            f"truth: {n_lost} of {len(scored)} scored rows are not in it; is it another simulation's?"
+        )
+    own = [name for name in scored if name not in wanted]
+    return scored[own].merge(truth[["row_id", *wanted]], on="row_id", how="left", validate="one_to_one")

@@ -1,0 +1,163 @@
+"""The results table's rows: fixed columns, one place that fills them, and the split into strata."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sarc_ray.errors import EvaluationError
+from sarc_ray.evaluation.plan import AGE_BAND, EvaluationConfig, EvaluationPlan
+
+ALL_ROWS = "all"
+MISSING = "missing"
+_TEXT = (
+    "dataset",
+    "outcome",
+    "score",
+    "comparator",
+    "metric",
+    "subgroup",
+    "method",
+    "na_reason",
+    "plan_hash",
+    "run_id",
+)
+_COUNTS = ("n", "n_events", "n_boot", "n_degenerate")
+COLUMNS = (
+    "dataset",
+    "outcome",
+    "score",
+    "comparator",
+    "metric",
+    "subgroup",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "confidence_level",
+    "p_value",
+    "n",
+    "n_events",
+    "n_boot",
+    "n_degenerate",
+    "method",
+    "na_reason",
+    "plan_hash",
+    "run_id",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stratum:
+    """Rows of one subgroup; ``name`` is ``all`` or ``column=value``."""
+
+    name: str
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Key:
+    """What a row is about, and how many rows and events it rests on."""
+
+    outcome: str
+    score: str
+    subgroup: str
+    n: int
+    n_events: int | None
+    comparator: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sheet:
+    """Collects the rows of one data set; ``seed_of`` gives each computation a stream of its own."""
+
+    dataset: str
+    plan: EvaluationPlan
+    run_id: str
+    seed: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, key: Key, metric: str, **values: Any) -> None:
+        """Append one row; an estimate that is NaN must carry, or gets, a reason."""
+        row: dict[str, Any] = dict.fromkeys(_TEXT, "")
+        row |= dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value"), np.nan) | dict.fromkeys(_COUNTS, pd.NA)
+        row |= {"dataset": self.dataset, "metric": metric, "run_id": self.run_id, "plan_hash": self.plan.plan_hash}
+        row["confidence_level"] = self.plan.config.confidence_level
+        row |= {"outcome": key.outcome, "score": key.score, "comparator": key.comparator, "subgroup": key.subgroup}
+        row |= {"n": key.n, "n_events": pd.NA if key.n_events is None else key.n_events}
+        row |= values
+        if np.isnan(row["estimate"]) and not row["na_reason"]:
+            row["na_reason"] = "not defined for these rows"
+        self.rows.append(row)
+
+    def add_missing(self, key: Key, methods: dict[str, str], reason: str) -> None:
+        """Append one row without a figure for every planned metric."""
+        for metric, method in methods.items():
+            self.add(key, metric, method=method, na_reason=reason)
+
+    def seed_of(self, *names: str) -> list[int]:
+        """Entropy that depends on the run's seed and on what is computed, not on what else the plan holds."""
+        digest = hashlib.sha256("\n".join((self.dataset, *names)).encode("utf-8")).digest()
+        return [self.seed, int.from_bytes(digest[:8], "big")]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows as a table with the columns ``COLUMNS``; counts are nullable integers."""
+        table = pd.DataFrame(self.rows, columns=list(COLUMNS))
+        numbers = [name for name in COLUMNS if name not in _TEXT and name not in _COUNTS]
+        return table.astype(
+            dict.fromkeys(_TEXT, "str") | dict.fromkeys(_COUNTS, "Int64") | dict.fromkeys(numbers, "float64")
+        )
+
+
+def strata(frame: pd.DataFrame, config: EvaluationConfig) -> Iterable[Stratum]:
+    """Yield all rows, then each value of each subgroup column in sorted order; missing values are a stratum too.
+
+    Columns that the frame lacks are left out here; see :func:`absent_subgroups`.
+    """
+    yield Stratum(name=ALL_ROWS, frame=frame)
+    for column in config.subgroups:
+        if column in absent_subgroups(frame, config):
+            continue
+        levels = _levels(frame, column, config)
+        for level in sorted(levels.unique()):
+            yield Stratum(name=f"{column}={level}", frame=frame[(levels == level).to_numpy()])
+
+
+def absent_subgroups(frame: pd.DataFrame, config: EvaluationConfig) -> list[str]:
+    """Planned subgroup columns that the frame lacks (``age_band`` needs ``age_years``)."""
+    return [name for name in config.subgroups if ("age_years" if name == AGE_BAND else name) not in frame]
+
+
+def numbers(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
+    """A column as float64 with NaN for missing values.
+
+    Raises:
+        EvaluationError: the column is absent or holds something that is not a number.
+    """
+    if column not in frame:
+        raise EvaluationError(f"column {column}: missing; evaluation needs it; columns found: {list(frame.columns)}")
+    try:
+        return pd.to_numeric(frame[column]).to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise EvaluationError(f"column {column}: expected numbers or nothing: {error}") from error
+
+
+def _levels(frame: pd.DataFrame, column: str, config: EvaluationConfig) -> pd.Series:
+    if column != AGE_BAND:
+        return frame[column].map(lambda value: MISSING if pd.isna(value) else _text(value))
+    edges = config.age_band_edges_years
+    names = [f"<{edges[0]:g}", *(f"{a:g}-<{b:g}" for a, b in itertools.pairwise(edges)), f">={edges[-1]:g}"]
+    age_years = numbers(frame, "age_years")
+    band = np.searchsorted(np.asarray(edges), age_years, side="right")
+    levels = [MISSING if np.isnan(age) else names[b] for age, b in zip(age_years, band, strict=True)]
+    return pd.Series(levels, index=frame.index, dtype="str")
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float | int | np.number) and not isinstance(value, bool) else str(value)

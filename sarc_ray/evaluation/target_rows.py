@@ -1,0 +1,176 @@
+"""Result rows of stage 1's predictions: agreement, error and honesty of the uncertainty. Shapes: N rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sarc_ray.evaluation.outcome_rows import analytic_values, interval_values
+from sarc_ray.evaluation.plan import COMPARISONS
+from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum, numbers
+from sarc_ray.stats import agreement, bootstrap, discrimination, uncertainty
+from sarc_ray.stats.arrays import FloatArray, Interval
+
+# Columns of the per-row numbers whose means give the bootstrapped metrics.
+_ERROR, _ABSOLUTE, _NLL, _CRPS, _VARIANCE, _CENTRED, _CENTRED_SQUARE = range(7)
+_BOOTSTRAPPED = ("explained_variance", "mae", "rmse", "nll", "crps", "sharpness")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predictions:
+    """Measured values of one target beside a prediction, in the target's unit."""
+
+    measured_N: FloatArray
+    mu_N: FloatArray
+    sigma_N: FloatArray
+    patient_N: npt.NDArray[np.int64]
+    repeated: bool
+
+
+def add_target_rows(sheet: Sheet, stratum: Stratum, target: str, *, with_ideal: bool) -> None:
+    """Add the planned metrics of one target in one stratum of scored rows; rows without a measurement are left out.
+
+    Args:
+        sheet: takes the rows.
+        stratum: scored rows, with columns ``<target>``, ``<target>_mu``, ``<target>_sigma``.
+        target: the target's name.
+        with_ideal: also evaluate ``<target>_ideal_mu`` and ``<target>_ideal_sigma``, and compare.
+
+    Raises:
+        EvaluationError: a prediction column is absent or holds something that is not a number.
+        ValueError: a scored row without a prediction, or a standard deviation that is not positive.
+    """
+    methods, score = sheet.plan.target_metrics, f"{target}_mu"
+    if target not in stratum.frame:
+        key = Key(outcome=target, score=score, subgroup=stratum.name, n=0, n_events=None)
+        sheet.add_missing(key, methods, f"the data set has no column {target}")
+        return
+    measured_N = numbers(stratum.frame, target)
+    known_N = ~np.isnan(measured_N)
+    frame, n = stratum.frame[known_N], int(known_N.sum())
+    key = Key(outcome=target, score=score, subgroup=stratum.name, n=n, n_events=None)
+    if stratum.name == ALL_ROWS:
+        sheet.add(key, "n_measured_missing", estimate=float((~known_N).sum()), method="count")
+    if n < sheet.plan.config.min_cell_size:
+        reason = f"n = {n} is below min_cell_size = {sheet.plan.config.min_cell_size}"
+        sheet.add_missing(key, methods, reason)
+        return
+    predicted = _predictions(frame, target, prefix=target)
+    _add_metrics(sheet, key, predicted)
+    if with_ideal:
+        ideal = _predictions(frame, target, prefix=f"{target}_ideal")
+        _add_metrics(sheet, Key(outcome=target, score="ideal", subgroup=stratum.name, n=n, n_events=None), ideal)
+        _add_comparison(sheet, key, predicted, ideal)
+
+
+def _predictions(frame: pd.DataFrame, target: str, *, prefix: str) -> Predictions:
+    patient_N = pd.factorize(frame["patient_id"])[0].astype(np.int64)
+    return Predictions(
+        measured_N=numbers(frame, target),
+        mu_N=numbers(frame, f"{prefix}_mu"),
+        sigma_N=numbers(frame, f"{prefix}_sigma"),
+        patient_N=patient_N,
+        repeated=np.unique(patient_N).size < patient_N.size,
+    )
+
+
+def _add_metrics(sheet: Sheet, key: Key, data: Predictions) -> None:
+    available = _analytic(sheet, data) | _bootstrapped(sheet, key, data)
+    for metric, method in sheet.plan.target_metrics.items():
+        sheet.add(key, metric, method=method, **available[metric])
+
+
+def _analytic(sheet: Sheet, data: Predictions) -> dict[str, dict[str, Any]]:
+    config = sheet.plan.config
+    level, pair = config.confidence_level, (data.measured_N, data.mu_N)
+    ccc = agreement.concordance(*pair, confidence_level=level)
+    limits = agreement.bland_altman(*pair, confidence_level=level)
+    inside_N = uncertainty.inside_interval(*pair, data.sigma_N, level=config.interval_level)
+    intervals = {
+        "ccc": Interval(estimate=ccc.estimate, ci_low=ccc.ci_low, ci_high=ccc.ci_high),
+        "pearson": agreement.pearson(*pair, confidence_level=level),
+        "bias": limits.bias,
+        "loa_low": limits.loa_low,
+        "loa_high": limits.loa_high,
+        sheet.plan.coverage_metric: discrimination.wilson_interval(
+            int(inside_N.sum()), inside_N.size, confidence_level=level
+        ),
+    }
+    values = {name: analytic_values(interval, repeated=data.repeated) for name, interval in intervals.items()}
+    return values | {"bias_correction": {"estimate": ccc.bias_correction}}
+
+
+def _bootstrapped(sheet: Sheet, key: Key, data: Predictions) -> dict[str, dict[str, Any]]:
+    settings = _settings(sheet, key, data, "metrics")
+    intervals = bootstrap.bootstrap_means(_columns(data), _statistics, _BOOTSTRAPPED, **settings)
+    return {name: interval_values(interval) for name, interval in intervals.items()}
+
+
+def _add_comparison(sheet: Sheet, key: Key, predicted: Predictions, ideal: Predictions) -> None:
+    key = Key(outcome=key.outcome, score=key.score, subgroup=key.subgroup, n=key.n, n_events=None, comparator="ideal")
+    columns = np.hstack([_columns(predicted), _columns(ideal)])
+    names = ("explained_variance_ratio", "nll_difference")
+    intervals = bootstrap.bootstrap_means(
+        columns, _comparison_statistics, names, **_settings(sheet, key, predicted, "comparison")
+    )
+    for name in names:
+        sheet.add(key, name, method=COMPARISONS[name], **interval_values(intervals[name]))
+
+
+def _settings(sheet: Sheet, key: Key, data: Predictions, purpose: str) -> dict[str, Any]:
+    return {
+        "n_boot": sheet.plan.config.n_boot,
+        "confidence_level": sheet.plan.config.confidence_level,
+        "seed": sheet.seed_of(key.outcome, key.score, key.subgroup, purpose),
+        "patient": data.patient_N if data.repeated else None,
+    }
+
+
+def _columns(data: Predictions) -> FloatArray:
+    triple = (data.measured_N, data.mu_N, data.sigma_N)
+    error_N = data.mu_N - data.measured_N
+    # Centred first: the variance as a difference of means then loses no digits.
+    centred_N = data.measured_N - data.measured_N.mean()
+    return np.column_stack(
+        [
+            np.square(error_N),
+            np.abs(error_N),
+            uncertainty.gaussian_nll(*triple),
+            uncertainty.gaussian_crps(*triple),
+            np.square(data.sigma_N),
+            centred_N,
+            np.square(centred_N),
+        ]
+    )
+
+
+def _explained_variance(means_BK: FloatArray) -> FloatArray:
+    variance = means_BK[:, _CENTRED_SQUARE] - np.square(means_BK[:, _CENTRED])
+    ratio = np.divide(means_BK[:, _ERROR], variance, out=np.full(len(means_BK), np.nan), where=variance > 0)
+    return 1 - ratio
+
+
+def _statistics(means_BK: FloatArray) -> FloatArray:
+    return np.column_stack(
+        [
+            _explained_variance(means_BK),
+            means_BK[:, _ABSOLUTE],
+            np.sqrt(means_BK[:, _ERROR]),
+            means_BK[:, _NLL],
+            means_BK[:, _CRPS],
+            np.sqrt(means_BK[:, _VARIANCE]),
+        ]
+    )
+
+
+def _comparison_statistics(means_BK: FloatArray) -> FloatArray:
+    half = means_BK.shape[1] // 2
+    predicted, ideal = means_BK[:, :half], means_BK[:, half:]
+    best = _explained_variance(ideal)
+    # A ratio means nothing where the ideal explains nothing.
+    ratio = np.divide(_explained_variance(predicted), best, out=np.full(len(best), np.nan), where=best > 0)
+    return np.column_stack([ratio, predicted[:, _NLL] - ideal[:, _NLL]])
