@@ -10,6 +10,7 @@ of the heart (HGS); dome of the diaphragm and gastric bubble (CRT).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -126,6 +127,11 @@ class Grid:
         """Rows and columns."""
         return self.y.shape[0], self.x.shape[1]
 
+    def above(self, y: float) -> Grid:
+        """The rows above a height: what ends there need not be computed below."""
+        rows = int(np.searchsorted(self.y[:, 0], y))
+        return Grid(x=self.x, y=self.y[: max(rows, 1)], edge=self.edge)
+
     @property
     def a(self) -> Field:
         """Distance from the midline."""
@@ -144,7 +150,7 @@ class Grid:
 
 def _squash(value: float) -> float:
     """Keeps a standard normal value within anatomical range, invertibly."""
-    return float(np.tanh(value / _SQUASH))
+    return math.tanh(value / _SQUASH)
 
 
 def _step(distance: npt.NDArray[np.floating], width: float) -> Field:
@@ -299,7 +305,10 @@ def _bones(grid: Grid, anatomy: Anatomy, below: Field) -> Field:
     ribs = 0.135 * _ridge(posterior, 0.19) + 0.075 * _ridge(front, 0.20) * _step(grid.a - 0.11, 0.02)
     ribs *= within * anatomy.rib_strength * (1.0 - 0.55 * below) * _step(0.86 - grid.y, 0.03)
     lateral = np.exp(-np.square((cage - 0.006 - grid.a) / 0.009)) * _step(grid.y - 0.17, 0.03) * (1 - 0.4 * below)
-    return (ribs + 0.05 * lateral + _clavicles(grid, anatomy) + _shoulder_bones(grid, anatomy)).astype(np.float32)
+    bones = ribs + 0.05 * lateral
+    upper = grid.above(0.5)
+    bones[: len(upper.y)] += _clavicles(upper, anatomy) + _shoulder_bones(upper, anatomy)
+    return bones.astype(np.float32)
 
 
 def _ridge(phase: Field, half: float) -> Field:
@@ -332,25 +341,33 @@ def _shoulder_bones(grid: Grid, anatomy: Anatomy) -> Field:
 
 
 def _mediastinum(grid: Grid, signals: Signals, anatomy: Anatomy) -> Field:
-    """Spine, trachea with main bronchi, and the aorta, wider with its trait."""
+    """Spine, the aorta (wider with its trait), and the airways before them."""
     bend = grid.x - anatomy.spine_bend * np.sin(np.pi * grid.y)
     discs = 0.85 + 0.15 * np.cos(2 * np.pi * grid.y / 0.052)
     spine = 0.10 * discs * _step(0.034 - np.abs(bend), 0.007)
     spine += 0.05 * np.exp(-np.square(bend / 0.006)) * (discs > 0.9)
-    windpipe_x = grid.x - anatomy.trachea_shift * grid.y / 0.3
-    windpipe = _step(0.017 - np.abs(windpipe_x), 0.006) * _step(0.335 - grid.y, 0.015)
-    fork = np.abs(grid.a - 0.9 * (grid.y - 0.32))
-    bronchi = _step(0.011 - fork, 0.005) * _step(grid.y - 0.325, 0.01) * _step(0.375 - grid.y, 0.012)
     width = 0.026 + 0.014 * _squash(signals.aorta)
     knob = _step(width - np.hypot(grid.x - 0.032 - 0.3 * width, grid.y - 0.30), 0.006)
     descent = _step(width - np.abs(grid.x - 0.018 - 0.2 * width), 0.008) * _step(grid.y - 0.3, 0.01)
     aorta = np.maximum(knob, descent * _step(0.85 - grid.y, 0.1))
-    return (spine - 0.17 * windpipe - 0.09 * bronchi + 0.20 * aorta * _step(0.62 - grid.y, 0.08)).astype(np.float32)
+    total = spine + 0.20 * aorta * _step(0.62 - grid.y, 0.08)
+    upper = grid.above(0.42)
+    total[: len(upper.y)] -= _airways(upper, anatomy)
+    return total.astype(np.float32)
+
+
+def _airways(grid: Grid, anatomy: Anatomy) -> Field:
+    """Air of the trachea and of the two main bronchi."""
+    windpipe_x = grid.x - anatomy.trachea_shift * grid.y / 0.3
+    windpipe = _step(0.017 - np.abs(windpipe_x), 0.006) * _step(0.335 - grid.y, 0.015)
+    fork = np.abs(grid.a - 0.9 * (grid.y - 0.32))
+    bronchi = _step(0.011 - fork, 0.005) * _step(grid.y - 0.325, 0.01) * _step(0.375 - grid.y, 0.012)
+    return (0.17 * windpipe + 0.09 * bronchi).astype(np.float32)
 
 
 def _breasts(grid: Grid, signals: Signals) -> Field:
     """Breast shadows, denser towards their lower edge."""
-    strength = 0.30 / (1.0 + np.exp(-1.5 * signals.breast))
+    strength = 0.30 / (1.0 + math.exp(-1.5 * signals.breast))
     y = grid.y - 0.58
     square = np.square((grid.a - 0.18) / 0.13) + np.square(y / 0.125)
     return (strength * _depth(square) * (0.55 + 0.45 * _step(y, 0.05))).astype(np.float32)

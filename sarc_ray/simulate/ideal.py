@@ -107,6 +107,8 @@ def ideal_moments(law: CohortLaw, visible: Visible) -> tuple[FloatArray, FloatAr
         mean_N3 and sd_N3.
     """
     n = len(visible.haze_N)
+    if n == 0:
+        return np.empty((0, 3)), np.empty((0, 3))
     parts = [_moments_block(law, visible.rows(slice(i, i + _BLOCK_ROWS))) for i in range(0, n, _BLOCK_ROWS)]
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 

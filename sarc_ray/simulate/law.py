@@ -144,7 +144,7 @@ DERIVATION = CohortLaw(
     crt=9.429,
     crt_log_sd=0.3567,
     crt_log_slope=0.0354,
-    channel_noise=(0.732, 1.926, 2.304),
+    channel_noise=(0.803, 1.940, 2.304),
     comorbidity={
         "osteoporosis": (0.59, 0.77),
         "previous_fracture": (0.05, 0.11),
@@ -177,7 +177,7 @@ EXTERNAL = CohortLaw(
     crt=9.495,
     crt_log_sd=0.3911,
     crt_log_slope=0.044,
-    channel_noise=(0.850, 3.428, 4.583),
+    channel_noise=(0.939, 3.428, 4.583),
     comorbidity={
         "osteoporosis": (0.30, 0.55),
         "previous_fracture": (0.18, 0.33),

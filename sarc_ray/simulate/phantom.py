@@ -15,8 +15,8 @@ import numpy.typing as npt
 from sarc_ray.simulate.anatomy import RIB_CAGE_HALF_WIDTH, Anatomy, Grid, Signals, attenuation
 
 _GRID_ROWS_MAX = 640
-# Boxes of the channels in the anatomy's coordinates; (x from, x to) of one side, (y from, y to).
-_WALL_Y = (0.40, 0.78)
+# The chest wall below the axilla, in the anatomy's coordinates.
+_WALL_Y = (0.36, 1.02)
 
 Box = tuple[float, float, float, float]
 
