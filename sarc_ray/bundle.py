@@ -132,7 +132,7 @@ class Bundle:
         """Score pictures.
 
         Args:
-            images_NSS: preprocessed pictures, uint8, shape (N, S, S).
+            images_NSS: preprocessed pictures, uint8, shape (N, S, S), N of 1 or more.
             clinical: ``spec.clinical_features`` of the same N images, in order, none missing.
             device: auto, cpu or cuda.
             threads: of torch on the CPU.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,8 @@ class Stage2Config:
     Args:
         algorithms: keys of ``ALGORITHMS``.
         trials_per_algorithm: hyper-parameter draws of each algorithm.
-        trials_per_round: of these, drawn at a time; the sampler learns of results round by round.
+        trials_per_round: draws that each algorithm's study is asked for before it is told any result; more workers
+            than algorithms times this stand idle, fewer rounds learn less from each other.
         n_splits: folds of one repeat.
         n_repeats: repeats, each with folds of its own.
         calibration: how raw scores become probabilities.
