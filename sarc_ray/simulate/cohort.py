@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from sarc_ray.cohort.definitions import OutcomeConfig, outcome_labels
 from sarc_ray.simulate.detector import DEVICES
@@ -336,7 +336,9 @@ def _sarc_f(law: CohortLaw, people: _People, body: dict[str, FloatArray]) -> Flo
     thin = (means[:, 0] - np.log(body["alm_kg"])) / law.almi_log_sd[0]
     frailty = (weak + slow + 0.5 * thin) / 2.0
     logit = _SARC_F_LOGIT + _SARC_F_SLOPE * frailty + _SARC_F_NOISE * people.frailty_noise
-    return np.asarray(binom.ppf(people.uniforms["sarc_f"], 10, 1.0 / (1.0 + np.exp(-logit))), dtype=np.float64)
+    # The binomial quantile by counting (scipy.stats would pull in a great deal for it).
+    below_P10 = bdtr(np.arange(10), 10, (1.0 / (1.0 + np.exp(-logit)))[:, None])
+    return np.asarray((people.uniforms["sarc_f"][:, None] > below_P10).sum(axis=1), dtype=np.float64)
 
 
 def _truth(
