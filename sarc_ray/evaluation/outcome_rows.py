@@ -45,8 +45,12 @@ def add_outcome_rows(sheet: Sheet, stratum: Stratum, outcome: str) -> None:
 
 
 def add_ideal_outcome_rows(sheet: Sheet, stratum: Stratum, outcome: str) -> None:
-    """Add the ideal reader's ``bayes_score`` on the same rows, and the difference of AUROCs (score - ideal)."""
+    """Add the ideal reader's ``bayes_score`` where there is one, and the difference of AUROCs (score - ideal)."""
     methods = {name: OUTCOME_METRICS[name] for name in IDEAL_OUTCOME_METRICS}
+    stratum = _with_value(stratum, "bayes_score")
+    if stratum.frame.empty:
+        sheet.add_missing(_key(stratum, outcome, score="ideal"), methods, "the truth has no Bayes score for these rows")
+        return
     data = _labelled(stratum, outcome, score="ideal", column="bayes_score")
     if not _add_size_problem(sheet, data, methods):
         _add_metrics(sheet, data, methods)
@@ -56,8 +60,7 @@ def add_ideal_outcome_rows(sheet: Sheet, stratum: Stratum, outcome: str) -> None
 def add_sarc_f_rows(sheet: Sheet, stratum: Stratum, outcome: str) -> None:
     """Add the AUROC of SARC-F, and the difference of AUROCs (score - SARC-F) on rows that have both."""
     column = "sarc_f"
-    known = stratum.frame[column].notna() if column in stratum.frame else np.zeros(len(stratum.frame), dtype=bool)
-    stratum = Stratum(name=stratum.name, frame=stratum.frame[np.asarray(known)])
+    stratum = _with_value(stratum, column)
     key = _key(stratum, outcome, score=column)
     if key.n == 0:
         sheet.add(key, "auroc_delong", method=OUTCOME_METRICS["auroc_delong"], na_reason="SARC-F was not recorded")
@@ -188,6 +191,13 @@ def _add_size_problem(sheet: Sheet, data: LabelledScore, methods: dict[str, str]
         return False
     sheet.add_missing(data.key, methods, f"n = {data.key.n} is below min_cell_size = {minimum}")
     return True
+
+
+def _with_value(stratum: Stratum, column: str) -> Stratum:
+    """Rows on which a column has a value; none where the column is absent."""
+    frame = stratum.frame
+    known_N = ~np.isnan(numbers(frame, column)) if column in frame else np.zeros(len(frame), dtype=bool)
+    return Stratum(name=stratum.name, frame=frame[known_N])
 
 
 def _key(stratum: Stratum, outcome: str, *, score: str, comparator: str = "") -> Key:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def add_target_rows(sheet: Sheet, stratum: Stratum, target: str, *, with_ideal: 
         sheet: takes the rows.
         stratum: scored rows, with columns ``<target>``, ``<target>_mu``, ``<target>_sigma``.
         target: the target's name.
-        with_ideal: also evaluate ``<target>_ideal_mu`` and ``<target>_ideal_sigma``, and compare.
+        with_ideal: also evaluate ``<target>_ideal_mu`` and ``<target>_ideal_sigma`` where known, and compare.
 
     Raises:
         EvaluationError: a prediction column is absent or holds something that is not a number.
@@ -59,12 +59,23 @@ def add_target_rows(sheet: Sheet, stratum: Stratum, target: str, *, with_ideal: 
         reason = f"n = {n} is below min_cell_size = {sheet.plan.config.min_cell_size}"
         sheet.add_missing(key, methods, reason)
         return
-    predicted = _predictions(frame, target, prefix=target)
-    _add_metrics(sheet, key, predicted)
+    _add_metrics(sheet, key, _predictions(frame, target, prefix=target))
     if with_ideal:
-        ideal = _predictions(frame, target, prefix=f"{target}_ideal")
-        _add_metrics(sheet, Key(outcome=target, score="ideal", subgroup=stratum.name, n=n, n_events=None), ideal)
-        _add_comparison(sheet, key, predicted, ideal)
+        _add_ideal(sheet, key, frame)
+
+
+def _add_ideal(sheet: Sheet, key: Key, frame: pd.DataFrame) -> None:
+    """The ideal reader's metrics, and the comparison with it, on the rows for which the truth has an ideal."""
+    target, column = key.outcome, f"{key.outcome}_ideal_mu"
+    known_N = ~np.isnan(numbers(frame, column)) if column in frame else np.zeros(len(frame), dtype=bool)
+    frame, n = frame[known_N], int(known_N.sum())
+    ideal_key = Key(outcome=target, score="ideal", subgroup=key.subgroup, n=n, n_events=None)
+    if n < sheet.plan.config.min_cell_size:
+        sheet.add_missing(ideal_key, sheet.plan.target_metrics, f"the truth has an ideal for {n} rows only")
+        return
+    ideal = _predictions(frame, target, prefix=f"{target}_ideal")
+    _add_metrics(sheet, ideal_key, ideal)
+    _add_comparison(sheet, replace(key, n=n, comparator="ideal"), _predictions(frame, target, prefix=target), ideal)
 
 
 def _predictions(frame: pd.DataFrame, target: str, *, prefix: str) -> Predictions:
@@ -111,7 +122,6 @@ def _bootstrapped(sheet: Sheet, key: Key, data: Predictions) -> dict[str, dict[s
 
 
 def _add_comparison(sheet: Sheet, key: Key, predicted: Predictions, ideal: Predictions) -> None:
-    key = Key(outcome=key.outcome, score=key.score, subgroup=key.subgroup, n=key.n, n_events=None, comparator="ideal")
     columns = np.hstack([_columns(predicted), _columns(ideal)])
     names = ("explained_variance_ratio", "nll_difference")
     intervals = bootstrap.bootstrap_means(

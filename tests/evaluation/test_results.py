@@ -152,6 +152,25 @@ def test_ideal_stands_beside_the_attained(cohort, results):
     assert nll["estimate"] > 0
 
 
+def test_rows_without_an_ideal_are_left_out_of_it(cohort):
+    frame, truth = cohort[0], cohort[1].copy()
+    truth.loc[:19, ["bayes_score", "alm_kg_ideal_mu", "alm_kg_ideal_sigma"]] = np.nan
+    truth = truth.drop(columns=["crt_s_ideal_mu", "crt_s_ideal_sigma"])
+    results = evaluate(frame, truth=truth)
+    assert pick(results, "auroc", score="ideal")["n"] == 280
+    assert pick(results, "auroc")["n"] == 300
+    difference = pick(results, "auroc_difference", comparator="ideal")
+    expected = discrimination.auroc(frame["outcome"][20:], frame["score"][20:]) - discrimination.auroc(
+        frame["outcome"][20:], truth["bayes_score"][20:]
+    )
+    assert difference["estimate"] == pytest.approx(expected)
+    ratio = pick(results, "explained_variance_ratio", outcome="alm_kg", score="alm_kg_mu", comparator="ideal")
+    assert ratio["n"] == 280
+    assert "ideal for 0 rows" in pick(results, "ccc", outcome="crt_s", score="ideal")["na_reason"]
+    none = evaluate(frame, truth=truth.drop(columns="bayes_score"))
+    assert "no Bayes score" in pick(none, "auroc", score="ideal")["na_reason"]
+
+
 def test_truth_is_joined_by_row_id(cohort, results):
     frame, truth = cohort
     shuffled = truth.sample(frac=1, random_state=1)
