@@ -2,8 +2,8 @@
 
 Given sex and age, log ALM, HGS and log CRT (with log ALM index and log BMI) are jointly normal, and each channel
 is one of them plus normal noise, so that the ideal prediction can be computed exactly (see ``ideal.py``). The
-parameters were found by fitting 60,000 draws to Table 1 of Ryu et al. 2023 (doi 10.1002/jcsm.13144), by
-derivative-free least squares; where Table 1 is silent, by plausibility.
+parameters were found by fitting 60,000 draws to Table 1 of Ryu et al. 2023 (doi 10.1002/jcsm.13144) by
+Powell's method, the differences of the conditional means weighing most; heights are by plausibility.
 
 Shapes: N rows, 5 quantities (``QUANTITIES``), 3 channels (``CHANNELS``).
 """
