@@ -6,6 +6,7 @@ by another run; 5 training failed; 6 a bundle is damaged; 130 interrupted.
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from collections.abc import Callable
@@ -115,8 +116,9 @@ def score(
     from sarc_ray import pipeline
 
     run = _load(config, set_)
-    for name in dataset or _configured_datasets(run):
-        _run_stage(run, f"score {name}", lambda run, tell, name=name: pipeline.score(run, name, tell))  # type: ignore[misc]
+    with pipeline.engine(run):
+        for name in dataset or _configured_datasets(run):
+            _run_stage(run, f"score {name}", functools.partial(_score, name))
 
 
 @app.command(epilog="Example: sarc-ray evaluate run.yaml")
@@ -135,7 +137,7 @@ def run_all(config: ConfigArgument, set_: SetOption = None) -> None:
     from sarc_ray import screen
 
     run = _load(config, set_)
-    run_stages(run)
+    _run_stages(run)
     screen.print_headline(console, run)
 
 
@@ -143,12 +145,12 @@ def run_all(config: ConfigArgument, set_: SetOption = None) -> None:
 def demo(set_: SetOption = None) -> None:
     """The whole pipeline on simulated patients, from a local S3 server to a table of results."""
     from sarc_ray import demo as demo_module
-    from sarc_ray import screen
+    from sarc_ray import pipeline, screen
 
     run = _load("demo", set_)
-    with demo_module.prepared_run(run) as url:
-        _run_stage(run, "simulate", lambda run, tell: demo_module.pipeline.simulate(run, url, tell))
-        run_stages(run)
+    with demo_module.prepared_run(run) as url, pipeline.engine(run):
+        _run_stage(run, "simulate", lambda run, tell: pipeline.simulate(run, url, tell))
+        _run_stages(run)
     screen.print_headline(console, run)
     screen.print_artefacts(console, run)
 
@@ -159,7 +161,9 @@ def key(path: Annotated[str, typer.Argument(help="File to write; an existing one
     from sarc_ray.privacy import create_key_file
 
     create_key_file(path)
-    console.print(f"wrote {path}; keep it secret, and keep it: the same key makes the same patient keys", highlight=False)
+    console.print(
+        f"wrote {path}; keep it secret, and keep it: the same key makes the same patient keys", highlight=False
+    )
 
 
 @bundle_app.command("verify", epilog="Example: sarc-ray bundle verify runs/demo/bundle")
@@ -171,16 +175,23 @@ def bundle_verify(uri: Annotated[str, typer.Argument(metavar="URL", help="Folder
     console.print(f"{uri}: whole and unchanged", highlight=False)
 
 
-def run_stages(run: Run) -> None:
-    """All verbs after the simulation, in order."""
+def _run_stages(run: Run) -> None:
+    """All verbs after the simulation, in order, on one engine."""
     from sarc_ray import pipeline
 
-    _run_stage(run, "prepare", pipeline.prepare)
-    _run_stage(run, "train", pipeline.train)
-    _run_stage(run, "tune", pipeline.tune)
-    for name in _configured_datasets(run):
-        _run_stage(run, f"score {name}", lambda run, tell, name=name: pipeline.score(run, name, tell))  # type: ignore[misc]
-    _run_stage(run, "evaluate", pipeline.evaluate)
+    with pipeline.engine(run):
+        _run_stage(run, "prepare", pipeline.prepare)
+        _run_stage(run, "train", pipeline.train)
+        _run_stage(run, "tune", pipeline.tune)
+        for name in _configured_datasets(run):
+            _run_stage(run, f"score {name}", functools.partial(_score, name))
+        _run_stage(run, "evaluate", pipeline.evaluate)
+
+
+def _score(name: str, run: Run, tell: Any) -> dict[str, Any]:
+    from sarc_ray import pipeline
+
+    return pipeline.score(run, name, tell)
 
 
 def _configured_datasets(run: Run) -> list[str]:

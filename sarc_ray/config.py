@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import importlib.resources
 import types
 import typing
@@ -140,7 +139,6 @@ def _parse_mapping(text: str, where: str) -> dict[str, Any]:
     return parsed
 
 
-@functools.cache
 def _type_hints(cls: type) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
@@ -216,6 +214,6 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
             pass
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, bool) and hint is not bool or not isinstance(value, hint):
+    if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
         raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}")
     return value

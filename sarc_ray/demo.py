@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sarc_ray import pipeline as pipeline
 from sarc_ray.object_server import environment_variables, serve_s3
 from sarc_ray.privacy import create_key_file
 from sarc_ray.run import Run

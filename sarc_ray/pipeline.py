@@ -6,43 +6,46 @@ folder, and returns the record of its stage. A verb whose inputs have not change
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sarc_ray import __version__, storage, tables
-from sarc_ray.bundle import BundleSpec, read_manifest_of, write_bundle
-from sarc_ray.cohort.definitions import outcome_columns, outcome_labels
-from sarc_ray.cohort.schema import read_manifest
-from sarc_ray.cohort.selection import Selection, select
-from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE, assign_splits
+from sarc_ray import __version__, intake, storage, tables
+from sarc_ray.bundle import BundleSpec, read_manifest_of, require_preprocessing, write_bundle
+from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE
 from sarc_ray.distributed import cluster
 from sarc_ray.distributed.prepare import prepare_images
 from sarc_ray.distributed.score import score_manifest
 from sarc_ray.distributed.simulate import simulate_cohorts
 from sarc_ray.distributed.train import train_members
 from sarc_ray.distributed.tune import TrialRecord, search
-from sarc_ray.errors import EvaluationError, Outcome
+from sarc_ray.errors import EvaluationError
 from sarc_ray.evaluation.results import evaluate_dataset, headline_table
 from sarc_ray.evaluation.table_one import table_one
-from sarc_ray.imaging.batch import stack_images
 from sarc_ray.privacy import load_key, pseudonyms
 from sarc_ray.run import Run, RunConfig, fingerprint_of
-from sarc_ray.stage1.ensemble import holdout_folds, mixture, prediction_columns
+from sarc_ray.stage1.ensemble import holdout_folds, prediction_columns
 from sarc_ray.stage1.member import MemberTask
 from sarc_ray.stage2.calibration import fit_final
 from sarc_ray.stage2.cross_validation import choose, make_folds
 from sarc_ray.stage2.features import build_features
 from sarc_ray.stage2.search import RoundSearch
-from sarc_ray.stats.hypothesis import standardised_mean_difference
+from sarc_ray.stats.hypothesis import smd_means
 
 # (what is counted, done, in all)
 Tell = Callable[[str, int, int], None]
 Record = dict[str, Any]
-DATASETS = (TEST_INTERNAL, TEST_EXTERNAL, "archive")
+
+
+@contextlib.contextmanager
+def engine(run: Run) -> Iterator[None]:
+    """Hold the engine for several verbs in a row; starting it takes seconds."""
+    with cluster.session(run.config.engine):
+        yield
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -72,9 +75,9 @@ def prepare(run: Run, tell: Tell = silent) -> Record:
     ]
 
     def work() -> Record:
-        cohort = _select_derivation(run)
+        cohort = intake.select_derivation(run)
         if config.data.external is not None:
-            _select_external(run)
+            intake.select_external(run)
         rows = cohort[cohort["split"].isin([TRAIN, TUNE])]
         with cluster.session(config.engine):
             pointer = prepare_images(
@@ -102,7 +105,7 @@ def train(run: Run, tell: Tell = silent) -> Record:
     ]
 
     def work() -> Record:
-        frame, images_NSS = _training_images(run)
+        frame, images_NSS = intake.training_images(run)
         tasks, unseen_MN = _member_tasks(config, frame)
         with cluster.session(config.engine):
             members = train_members(
@@ -118,12 +121,11 @@ def train(run: Run, tell: Tell = silent) -> Record:
             mu_MN = np.stack([member[target.name].mu_N for member in members])
             sigma_MN = np.stack([member[target.name].sigma_N for member in members])
             # Training patients by the members that never saw them; tuning patients by all.
-            columns = prediction_columns(
-                target.name, mu_MN, sigma_MN, positive=target.positive, use_MN=unseen_MN
-            )
+            columns = prediction_columns(target.name, mu_MN, sigma_MN, positive=target.positive, use_MN=unseen_MN)
             predictions = predictions.assign(**columns)
         storage.write_table(run.path("predictions.parquet"), predictions)
-        return {"members": len(tasks), "training_patients": int(frame.loc[frame["split"] == TRAIN, "patient_id"].nunique())}
+        n_patients = frame.loc[frame["split"] == TRAIN, "patient_id"].nunique()
+        return {"members": len(tasks), "training_patients": int(n_patients)}
 
     return run.stage("train", inputs=inputs, work=work)
 
@@ -138,7 +140,7 @@ def tune(run: Run, tell: Tell = silent) -> Record:
         frame = _stage2_frame(run)
         training = frame[(frame["split"] == TRAIN) & frame["outcome"].notna()].reset_index(drop=True)
         names = [target.name for target in config.targets]
-        features = build_features(training, config.clinical_features, names)
+        features = build_features(training, config.clinical_features, names, mu_only=_mu_only(config))
         outcome_N = training["outcome"].to_numpy(dtype=np.int64)
         folds = make_folds(
             outcome_N,
@@ -192,19 +194,23 @@ def score(run: Run, dataset: str, tell: Tell = silent) -> Record:
     """Score one of the run's data sets (``test_internal``, ``test_external`` or ``archive``) with its bundle."""
     config = run.config
     tuned = run.finished("tune")
-    rows_of = {TEST_INTERNAL: _test_rows, TEST_EXTERNAL: _external_rows, "archive": _archive_rows}
-    if dataset not in rows_of:
-        raise EvaluationError(f"dataset: found {dataset!r}, allowed: {', '.join(DATASETS)}")
-    source = {TEST_INTERNAL: config.data.derivation, TEST_EXTERNAL: config.data.external, "archive": config.data.archive}
-    uri = source[dataset]
+    sources = {
+        TEST_INTERNAL: (config.data.derivation, intake.internal_rows),
+        TEST_EXTERNAL: (config.data.external, intake.external_rows),
+        "archive": (config.data.archive, intake.archive_rows),
+    }
+    if dataset not in sources:
+        raise EvaluationError(f"dataset: found {dataset!r}, allowed: {', '.join(sources)}")
+    uri, read_rows = sources[dataset]
     if uri is None:
         raise EvaluationError(f"data.{dataset.removeprefix('test_')}: no manifest is configured; add its URI")
     inputs = [tuned["facts"]["model_id"], dataset, _content_hash(uri)]
 
     def work() -> Record:
+        require_preprocessing(read_manifest_of(run.path("bundle")).spec, config.preprocess)
         key = load_key(config.score.key_file)
         pointer = score_rows_with_bundle(
-            rows_of[dataset](run),
+            read_rows(run),
             bundle_uri=run.path("bundle"),
             table_uri=run.path("scores", dataset),
             key=key,
@@ -285,7 +291,7 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
 
 def labelled_scores(run: Run, dataset: str) -> pd.DataFrame:
     """Labels of a test set beside its scores: one row per image of the test set, scored or not."""
-    labels = _test_rows(run) if dataset == TEST_INTERNAL else _external_rows(run)
+    labels = intake.internal_rows(run) if dataset == TEST_INTERNAL else intake.external_rows(run)
     scores = tables.read(run.path("scores", dataset))
     own = [name for name in scores.columns if name == "row_id" or name not in labels.columns]
     # ``outcome`` is the patient's in the labels and the row's in the score table.
@@ -296,66 +302,6 @@ def labelled_scores(run: Run, dataset: str) -> pd.DataFrame:
         validate="one_to_one",
     )
     return joined.rename(columns={"label": "outcome"})
-
-
-def _select_derivation(run: Run) -> pd.DataFrame:
-    config = run.config
-    manifest = read_manifest(config.data.derivation, required=config.clinical_features, numeric=_label_columns(config))
-    selection = select(manifest, config.eligibility, outcome=config.outcome)
-    labels = outcome_labels(selection.frame, config.outcome)
-    frame = assign_splits(selection.frame, config.split, labels=labels, seed=config.run.seed).assign(outcome=labels)
-    _write_cohort(run, "derivation", frame, selection)
-    return frame
-
-
-def _select_external(run: Run) -> pd.DataFrame:
-    config = run.config
-    assert config.data.external is not None
-    manifest = read_manifest(config.data.external, required=config.clinical_features, numeric=_label_columns(config))
-    require_alm = any(target.name == "alm_kg" for target in config.targets)
-    selection = select(manifest, config.eligibility, outcome=config.outcome, require_alm=require_alm)
-    frame = selection.frame.assign(split=TEST_EXTERNAL, outcome=outcome_labels(selection.frame, config.outcome))
-    _write_cohort(run, "external", frame, selection)
-    return frame
-
-
-def _label_columns(config: RunConfig) -> list[str]:
-    known = {"alm_kg", "hgs_kg", "crt_s"}
-    columns = [target.name for target in config.targets]
-    columns += [name for name in outcome_columns(config.outcome) if name in known or config.outcome.column == name]
-    return list(dict.fromkeys(columns))
-
-
-def _write_cohort(run: Run, name: str, frame: pd.DataFrame, selection: Selection) -> None:
-    storage.write_table(run.path("cohort", f"{name}.parquet"), frame)
-    storage.write_table(run.path("cohort", f"{name}_flow.csv"), selection.flow_table())
-
-
-def _read_cohort(run: Run, name: str) -> pd.DataFrame:
-    return storage.read_table(run.path("cohort", f"{name}.parquet"))
-
-
-def _test_rows(run: Run) -> pd.DataFrame:
-    cohort = _read_cohort(run, "derivation")
-    return cohort[cohort["split"] == TEST_INTERNAL].reset_index(drop=True)
-
-
-def _external_rows(run: Run) -> pd.DataFrame:
-    return _read_cohort(run, "external")
-
-
-def _archive_rows(run: Run) -> pd.DataFrame:
-    assert run.config.data.archive is not None
-    return read_manifest(run.config.data.archive)
-
-
-def _training_images(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
-    """Cohort rows whose picture could be read, in ``row_id`` order, and their pictures (N, S, S)."""
-    cohort = _read_cohort(run, "derivation")
-    images = tables.read(run.path("images"), columns=["row_id", "outcome", "image"])
-    usable = images[images["outcome"] == Outcome.SCORED]
-    frame = cohort[cohort["row_id"].isin(usable["row_id"])].sort_values("row_id", ignore_index=True)
-    return frame, stack_images(usable["image"].to_list(), run.config.preprocess.size_px)
 
 
 def _member_tasks(config: RunConfig, frame: pd.DataFrame) -> tuple[list[MemberTask], np.ndarray]:
@@ -390,9 +336,14 @@ def _member_tasks(config: RunConfig, frame: pd.DataFrame) -> tuple[list[MemberTa
     return tasks, unseen_MN
 
 
+def _mu_only(config: RunConfig) -> list[str]:
+    """Targets that may be zero or less have no relative uncertainty to serve as a feature."""
+    return [target.name for target in config.targets if not target.positive]
+
+
 def _stage2_frame(run: Run) -> pd.DataFrame:
     predictions = storage.read_table(run.path("predictions.parquet")).drop(columns=["patient_id", "split"])
-    return _read_cohort(run, "derivation").merge(predictions, on="row_id", validate="one_to_one")
+    return intake.read_cohort(run, "derivation").merge(predictions, on="row_id", validate="one_to_one")
 
 
 def _write_trials(run: Run, records: list[TrialRecord], chosen: TrialRecord) -> None:
@@ -417,7 +368,9 @@ def _write_feature_check(run: Run, frame: pd.DataFrame) -> None:
     """Features of training patients (out of fold) against tuning patients (all members): they should look alike."""
     names = [target.name for target in run.config.targets]
     by_split = {
-        split: build_features(frame[frame["split"] == split], run.config.clinical_features, names)
+        split: build_features(
+            frame[frame["split"] == split], run.config.clinical_features, names, mu_only=_mu_only(run.config)
+        )
         for split in (TRAIN, TUNE)
     }
     rows = [
@@ -425,7 +378,7 @@ def _write_feature_check(run: Run, frame: pd.DataFrame) -> None:
             "feature": name,
             "train_mean": float(by_split[TRAIN][name].mean()),
             "tune_mean": float(by_split[TUNE][name].mean()),
-            "smd": standardised_mean_difference(by_split[TRAIN][name], by_split[TUNE][name]),
+            "smd": smd_means(by_split[TRAIN][name], by_split[TUNE][name]),
         }
         for name in by_split[TRAIN].columns
     ]

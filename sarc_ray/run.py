@@ -34,7 +34,7 @@ from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.errors import ConfigError, StorageError
 from sarc_ray.evaluation.plan import EvaluationConfig
 from sarc_ray.imaging.preprocess import PreprocessConfig
-from sarc_ray.simulate.config import SimulateConfig
+from sarc_ray.simulate.cohort import SimulateConfig
 from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.ensemble import EnsembleConfig
 from sarc_ray.stage1.fit import FitConfig

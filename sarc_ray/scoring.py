@@ -26,7 +26,7 @@ _MISSING_REASONS = {
 _TEXT_FEATURES = frozenset({"sex", "view"})
 
 
-def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str) -> pa.Table:
+def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1) -> pa.Table:
     """Score a batch of the image table.
 
     Args:
@@ -34,6 +34,7 @@ def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str) -> pa.Table:
             features and :data:`CARRIED_COLUMNS`.
         bundle: the model.
         run_id: names the run in every row.
+        threads: of the networks on a CPU.
 
     Returns:
         One row per input row, in order, with the columns of :func:`score_schema`.
@@ -47,7 +48,7 @@ def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str) -> pa.Table:
     usable = (readable & (reasons == Reason.NONE)).to_numpy()
     if usable.any():
         images_NSS = stack_images(batch["image"].filter(pa.array(usable)), bundle.spec.preprocess.size_px)
-        scored = bundle.score(images_NSS, clinical[usable].reset_index(drop=True))
+        scored = bundle.score(images_NSS, clinical[usable].reset_index(drop=True), threads=threads)
         for name in scored.columns:
             values = pd.Series(scored[name].to_numpy(), index=frame.index[usable])
             frame[name] = values.reindex(frame.index)

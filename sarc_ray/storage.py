@@ -63,7 +63,9 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         fs, path = fsspec.core.url_to_fs(canonical_uri(uri))
     except (ValueError, ImportError, OSError) as error:
-        raise StorageError(f"{uri}: cannot open this store ({error}); check the URL's scheme and credentials") from error
+        raise StorageError(
+            f"{uri}: cannot open this store ({error}); check the URL's scheme and credentials"
+        ) from error
     return fs, path
 
 
@@ -94,7 +96,9 @@ def read_bytes(uri: str) -> bytes:
     except FileNotFoundError as error:
         raise StorageError(f"{uri}: no such object; check the path") from error
     except Exception as error:  # every store has its own family of errors (botocore's are no OSError)
-        raise StorageError(f"{uri}: cannot be read ({error}); check the store, its credentials and permissions") from error
+        raise StorageError(
+            f"{uri}: cannot be read ({error}); check the store, its credentials and permissions"
+        ) from error
     return data
 
 
@@ -195,7 +199,7 @@ def remove_tree(uri: str) -> None:
 
 
 def read_table(uri: str) -> pd.DataFrame:
-    """Read a table: ``.csv`` text (all columns as strings, empty cells as ""), a Parquet file, or a folder of Parquet files.
+    """Read a table: a ``.csv`` (all cells as text, empty ones as ""), a Parquet file, or a folder of Parquet files.
 
     Raises:
         StorageError: missing or unreadable.

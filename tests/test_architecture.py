@@ -21,10 +21,11 @@ ORDER = (
     ("stage1", "stage2"),
     ("evaluation",),
     ("report",),
-    ("bundle",),
+    ("bundle", "model_card"),
     ("scoring",),
     ("distributed",),
     ("run",),
+    ("intake",),
     ("pipeline",),
     ("demo", "screen"),
     ("cli",),
@@ -45,7 +46,10 @@ def import_without(names: list[str], forbidden: list[str]) -> subprocess.Complet
     """Import modules in a process in which the forbidden packages cannot be imported."""
     code = (
         "import sys, importlib\n"
-        f"for name in {forbidden!r}: sys.modules[name] = None\n"
+        "class Forbid:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {forbidden!r}: raise ImportError(name + ' is forbidden here')\n"
+        "sys.meta_path.insert(0, Forbid())\n"
         f"for name in {names!r}: importlib.import_module(name)\n"
     )
     return subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -35,9 +35,7 @@ def with_fit(**changes):
 
 def test_builds_nested_dataclasses_and_reads_short_exponents():
     built = config.from_mapping(Outer, GOOD)
-    assert built == Outer(
-        name="a", fit=Inner(epochs=3, learning_rate=1e-4, device="cpu"), sizes=(1, 2), seed=None
-    )
+    assert built == Outer(name="a", fit=Inner(epochs=3, learning_rate=1e-4, device="cpu"), sizes=(1, 2), seed=None)
     assert config.to_mapping(built) == GOOD | {"fit": {"epochs": 3, "learning_rate": 1e-4, "device": "cpu"}}
 
 

@@ -38,14 +38,14 @@ def session(config: EngineConfig) -> Iterator[None]:
         os.environ.setdefault(name, value)
     local = config.address == "local"
     try:
-        ray.init(
-            address=config.address,
-            num_cpus=config.num_cpus if local else None,
-            include_dashboard=False if local else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
-        )
+        with _without_greeting():
+            ray.init(
+                address=config.address,
+                num_cpus=config.num_cpus if local else None,
+                include_dashboard=False if local else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except ConnectionError as error:
         raise ConfigError(
             f"engine.address: no Ray cluster answers at {config.address!r} ({error}); "
@@ -55,6 +55,23 @@ def session(config: EngineConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Ray's core announces its own log level on the process's stderr while it starts; nobody needs to read it.
+
+    It writes below Python, so the file descriptor itself is turned away. Failures come as exceptions all the same.
+    """
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def cpu_count() -> int:

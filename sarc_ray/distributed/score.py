@@ -68,9 +68,7 @@ def score_manifest(
             },
         )
 
-    return stream_to_table(
-        rows, uri, build=build, engine=engine, version=version, lineage=lineage, progress=progress
-    )
+    return stream_to_table(rows, uri, build=build, engine=engine, version=version, lineage=lineage, progress=progress)
 
 
 def _default_scorers(engine: EngineConfig) -> int:
@@ -92,11 +90,9 @@ class _Scorer:
     """Holds the verified bundle in memory for the life of an actor."""
 
     def __init__(self, *, bundle_uri: str, run_id: str, threads: int) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
         self._bundle = load_bundle(bundle_uri)
         self._run_id = run_id
+        self._threads = threads
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return score_rows(batch, self._bundle, run_id=self._run_id)
+        return score_rows(batch, self._bundle, run_id=self._run_id, threads=self._threads)

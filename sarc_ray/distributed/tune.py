@@ -114,9 +114,7 @@ def _trial(
 ) -> None:
     """One trial in a worker: unpack, one pure call, report."""
     started = time.perf_counter()
-    result = evaluate_params(
-        config["algorithm"], config["params"], features, outcome_N, folds, seed=seed, n_jobs=1
-    )
+    result = evaluate_params(config["algorithm"], config["params"], features, outcome_N, folds, seed=seed, n_jobs=1)
     tune.report(
         {
             _METRIC: result.cv_auroc_mean,
@@ -189,6 +187,10 @@ class _RecordedSearch(Searcher):
         self.plan.record(spec.key, values[_METRIC])
         if self._progress is not None:
             self._progress(len(self.records), self.plan.total)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searchers for a restore of its own; ours goes on from its records instead."""
+        return {}
 
     def save(self, checkpoint_path: str) -> None:
         """Tune snapshots its searchers; ours has its records."""

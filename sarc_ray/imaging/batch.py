@@ -39,8 +39,7 @@ def prepare_rows(row_ids: Sequence[int], uris: Sequence[str], config: Preprocess
         N rows of ``IMAGE_SCHEMA``; ``image`` holds size * size bytes row by row, or null where ``reason`` says why not.
     """
     rows = [
-        _row(row_id, process_image(data, config))
-        for row_id, data in zip(row_ids, storage.read_many(uris), strict=True)
+        _row(row_id, process_image(data, config)) for row_id, data in zip(row_ids, storage.read_many(uris), strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
 

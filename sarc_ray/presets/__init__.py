@@ -1,0 +1,1 @@
+"""Complete configurations that ship with the package."""

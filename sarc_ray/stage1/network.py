@@ -28,6 +28,9 @@ IMAGENET_SD = (0.229, 0.224, 0.225)
 SIGMA_FLOOR = 0.01
 # softplus(x) = 1 at x = log(e - 1): an untrained network predicts the training set's own spread.
 _UNIT_SOFTPLUS = math.log(math.e - 1.0)
+# Principal axes of frozen features that a head sees. Adam on a thousand correlated features of a few hundred patients
+# overfits within two or three epochs; on their leading axes, scaled by how much they vary, it does not.
+HEAD_AXES = 256
 _COMPACT_CHANNELS = (16, 32, 64, 96)
 
 
@@ -89,18 +92,23 @@ class _RowwiseLinear(nn.Linear):
     def forward(self, x_BF: torch.Tensor) -> torch.Tensor:
         if self.training:
             return super().forward(x_BF)
-        return (x_BF[:, None, :] * self.weight).sum(dim=-1) + self.bias
+        return _rowwise_product(x_BF, self.weight) + self.bias
+
+
+def _rowwise_product(x_BF: torch.Tensor, weight_KF: torch.Tensor) -> torch.Tensor:
+    return (x_BF[:, None, :] * weight_KF).sum(dim=-1)
 
 
 class GaussianNetwork(nn.Module):
     """Convolutions, global average pooling and a dense head with two outputs per picture.
 
-    Outputs are in standardised target units. The head sees pooled features centred and scaled by two buffers;
-    they are the identity until ``standardise_features`` is called.
+    Outputs are in standardised target units. Over frozen convolutions the head sees pooled features standardised and
+    turned into principal axes, which ``standardise_features`` learns once; otherwise it sees them as they are.
     """
 
     feature_mean: torch.Tensor
     feature_sd: torch.Tensor
+    feature_axes: torch.Tensor
 
     def __init__(self, backbone: nn.Sequential, config: NetworkConfig):
         super().__init__()
@@ -110,8 +118,11 @@ class GaussianNetwork(nn.Module):
         n_features = _count_features(backbone, config)
         self.register_buffer("feature_mean", torch.zeros(n_features))
         self.register_buffer("feature_sd", torch.ones(n_features))
+        self.frozen_features = config.trainable == "head"
+        width = min(n_features, HEAD_AXES) if self.frozen_features else n_features
+        if self.frozen_features:
+            self.register_buffer("feature_axes", torch.eye(width, n_features))
         layers: list[nn.Module] = []
-        width = n_features
         for units in config.hidden_units:
             layers += [nn.Dropout(config.dropout), _RowwiseLinear(width, units), nn.ReLU()]
             width = units
@@ -158,14 +169,37 @@ class GaussianNetwork(nn.Module):
 
     def predict(self, features_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Apply the head to pooled features: mu_B and sigma_B."""
-        raw_B2 = self.head((features_BF - self.feature_mean) / self.feature_sd)
+        z_BF = (features_BF - self.feature_mean) / self.feature_sd
+        if self.frozen_features:
+            z_BF = z_BF @ self.feature_axes.T if self.training else _rowwise_product(z_BF, self.feature_axes)
+        raw_B2 = self.head(z_BF)
         return raw_B2[:, 0], functional.softplus(raw_B2[:, 1] + _UNIT_SOFTPLUS) + SIGMA_FLOOR
 
     def standardise_features(self, features_NF: torch.Tensor) -> None:
-        """Let the head see features centred and scaled by these ones (dead features keep a scale of 1)."""
+        """Learn centre, scale and principal axes of frozen features from those of the training pictures.
+
+        Axes are scaled alike, the first to unit spread. Dead features keep a scale of 1; with fewer pictures than axes
+        the spare ones are zero.
+        """
         sd_F = features_NF.std(dim=0, correction=0)
         self.feature_mean.copy_(features_NF.mean(dim=0))
         self.feature_sd.copy_(torch.where(sd_F > 1e-6, sd_F, torch.ones_like(sd_F)))
+        z_NF = ((features_NF - self.feature_mean) / self.feature_sd).double()
+        self.feature_axes.copy_(_principal_axes(z_NF, len(self.feature_axes)))
+
+
+def _principal_axes(z_NF: torch.Tensor, n_axes: int) -> torch.Tensor:
+    """Leading eigenvectors of the covariance, by way of the smaller of its two Gram matrices; shape (n_axes, F)."""
+    n, n_features = z_NF.shape
+    tall = n >= n_features
+    values, vectors = torch.linalg.eigh(z_NF.T @ z_NF if tall else z_NF @ z_NF.T)
+    values, vectors = values.flip(0)[:n_axes], vectors.flip(1)[:, :n_axes]
+    kept = values > 1e-9 * values[0]
+    values, vectors = values[kept], vectors[:, kept]
+    axes_KF = vectors.T if tall else (vectors.T @ z_NF) / values.sqrt()[:, None]
+    padded_KF = z_NF.new_zeros(n_axes, n_features)
+    padded_KF[: len(axes_KF)] = axes_KF / (values[0] / n).sqrt()
+    return padded_KF
 
 
 def normalise(x_B1HW: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,81 @@
+"""From manifests to selected, split and labelled patients, and back again for the later stages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from sarc_ray import storage, tables
+from sarc_ray.cohort.definitions import outcome_columns, outcome_labels
+from sarc_ray.cohort.schema import read_manifest
+from sarc_ray.cohort.selection import Selection, select
+from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, assign_splits
+from sarc_ray.errors import Outcome
+from sarc_ray.imaging.batch import stack_images
+from sarc_ray.run import Run, RunConfig
+
+
+def select_derivation(run: Run) -> pd.DataFrame:
+    """Read, select, split and label the derivation cohort; writes it and the flow of its selection."""
+    config = run.config
+    manifest = read_manifest(config.data.derivation, required=config.clinical_features, numeric=_label_columns(config))
+    selection = select(manifest, config.eligibility, outcome=config.outcome)
+    labels = outcome_labels(selection.frame, config.outcome)
+    frame = assign_splits(selection.frame, config.split, labels=labels, seed=config.run.seed).assign(outcome=labels)
+    _write_cohort(run, "derivation", frame, selection)
+    return frame
+
+
+def select_external(run: Run) -> pd.DataFrame:
+    """The same for the external cohort, which is a test set as a whole (paper: complete ALM data required)."""
+    config = run.config
+    assert config.data.external is not None
+    manifest = read_manifest(config.data.external, required=config.clinical_features, numeric=_label_columns(config))
+    require_alm = any(target.name == "alm_kg" for target in config.targets)
+    selection = select(manifest, config.eligibility, outcome=config.outcome, require_alm=require_alm)
+    frame = selection.frame.assign(split=TEST_EXTERNAL, outcome=outcome_labels(selection.frame, config.outcome))
+    _write_cohort(run, "external", frame, selection)
+    return frame
+
+
+def _label_columns(config: RunConfig) -> list[str]:
+    known = {"alm_kg", "hgs_kg", "crt_s"}
+    columns = [target.name for target in config.targets]
+    columns += [name for name in outcome_columns(config.outcome) if name in known or config.outcome.column == name]
+    return list(dict.fromkeys(columns))
+
+
+def _write_cohort(run: Run, name: str, frame: pd.DataFrame, selection: Selection) -> None:
+    storage.write_table(run.path("cohort", f"{name}.parquet"), frame)
+    storage.write_table(run.path("cohort", f"{name}_flow.csv"), selection.flow_table())
+
+
+def read_cohort(run: Run, name: str) -> pd.DataFrame:
+    """A selected cohort: ``derivation`` or ``external``."""
+    return storage.read_table(run.path("cohort", f"{name}.parquet"))
+
+
+def internal_rows(run: Run) -> pd.DataFrame:
+    """Patients of the internal test set."""
+    cohort = read_cohort(run, "derivation")
+    return cohort[cohort["split"] == TEST_INTERNAL].reset_index(drop=True)
+
+
+def external_rows(run: Run) -> pd.DataFrame:
+    """Patients of the external test set."""
+    return read_cohort(run, "external")
+
+
+def archive_rows(run: Run) -> pd.DataFrame:
+    """Every row of the archive's manifest; none is left out before it is scored."""
+    assert run.config.data.archive is not None
+    return read_manifest(run.config.data.archive)
+
+
+def training_images(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
+    """Cohort rows whose picture could be read, in ``row_id`` order, and their pictures (N, S, S)."""
+    cohort = read_cohort(run, "derivation")
+    images = tables.read(run.path("images"), columns=["row_id", "outcome", "image"])
+    usable = images[images["outcome"] == Outcome.SCORED]
+    frame = cohort[cohort["row_id"].isin(usable["row_id"])].sort_values("row_id", ignore_index=True)
+    return frame, stack_images(usable["image"].to_list(), run.config.preprocess.size_px)

@@ -1,0 +1,160 @@
+"""The distributed score table equals the direct one, at two block counts, with every kind of row in it."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from sarc_ray import storage, tables
+from sarc_ray.bundle import load_bundle, write_bundle
+from sarc_ray.cohort.schema import row_id
+from sarc_ray.distributed.prepare import prepare_images
+from sarc_ray.distributed.score import score_manifest
+from sarc_ray.imaging.batch import prepare_rows
+from sarc_ray.scoring import score_rows
+from tests import bundle_factory, dicom_factory
+from tests.engine import engine_config
+
+N_ROWS = 40
+PREPROCESS = bundle_factory.SPEC.preprocess
+
+
+def noisy_chest(seed):
+    noise = np.random.default_rng(seed).integers(0, 60, dicom_factory.picture().shape)
+    return dicom_factory.make_dicom(np.minimum(dicom_factory.picture() + noise, 4095).astype(np.uint16))
+
+
+@pytest.fixture(scope="module")
+def bundle_uri(tmp_path_factory):
+    uri = str(tmp_path_factory.mktemp("bundle") / "bundle")
+    members = bundle_factory.make_members(1)
+    stage2 = bundle_factory.make_stage2(members, 1)
+    write_bundle(uri, members=members, stage2=stage2, spec=bundle_factory.SPEC, metrics={}, lineage={})
+    return uri
+
+
+@pytest.fixture(scope="module")
+def rows(s3_server):
+    """A manifest in S3: readable radiographs, a text file, a missing object, a child, rows without BMI."""
+    folder = "s3://tests/test_score"
+    rng = np.random.default_rng(5)
+    records = []
+    for number in range(N_ROWS):
+        uri = f"{folder}/{number:03d}.dcm"
+        if number % 10 == 3:
+            storage.write_bytes(uri, b"not a DICOM object")
+        elif number % 10 != 7:
+            storage.write_bytes(uri, noisy_chest(number))
+        records.append(
+            {
+                "row_id": row_id(uri),
+                "image_uri": uri,
+                "patient_key": f"k{number}",
+                "age_years": 12.0 if number % 10 == 1 else float(rng.uniform(41, 90)),
+                "sex": "FM"[number % 2],
+                "bmi_kg_m2": np.nan if number % 10 == 5 else float(rng.uniform(18, 30)),
+                "site": "north",
+            }
+        )
+    return pd.DataFrame(records)
+
+
+@pytest.fixture(scope="module")
+def direct(rows, bundle_uri):
+    """The same table without the engine, in one batch."""
+    images = prepare_rows(rows["row_id"].tolist(), rows["image_uri"].tolist(), PREPROCESS)
+    batch = images
+    for name in rows.columns.drop(["row_id", "image_uri"]):
+        batch = batch.append_column(name, pa.array(rows[name], from_pandas=True))
+    table = score_rows(batch, load_bundle(bundle_uri), run_id="r").to_pandas()
+    return table.sort_values("row_id", ignore_index=True)
+
+
+@pytest.mark.parametrize("rows_per_block", [7, 64])
+def test_distributed_equals_direct(ray_session, tmp_path, rows, bundle_uri, direct, rows_per_block):
+    uri = str(tmp_path / "scores")
+    seen = []
+    pointer = score_manifest(
+        rows,
+        uri,
+        bundle_uri=bundle_uri,
+        preprocess=PREPROCESS,
+        engine=engine_config(rows_per_block=rows_per_block),
+        version="v1",
+        lineage={"run_id": "r"},
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    table = tables.read(uri)
+    pd.testing.assert_frame_equal(table, direct[table.columns], check_exact=True)
+    assert pointer.counts == {"scored": 24, "rejected": 8, "abstained": 8}
+    assert sum(pointer.counts.values()) == len(rows) == pointer.n_rows
+    assert table["reason"].value_counts().to_dict() == {
+        "": 24,
+        "not_dicom": 4,
+        "object_missing": 4,
+        "missing_bmi": 4,
+        "age_below_minimum": 4,
+    }
+    assert seen[-1] == (N_ROWS, N_ROWS)
+
+
+def test_a_sealed_version_is_not_scored_again(ray_session, tmp_path, rows, bundle_uri):
+    uri = str(tmp_path / "scores")
+    arguments = {
+        "bundle_uri": bundle_uri,
+        "preprocess": PREPROCESS,
+        "engine": engine_config(),
+        "lineage": {"run_id": "r"},
+    }
+    first = score_manifest(rows.head(4), uri, version="v1", **arguments)
+    before = storage.list_files(uri)
+    assert score_manifest(rows.head(4), uri, version="v1", **arguments) == first
+    assert storage.list_files(uri) == before
+
+
+def test_the_image_table_equals_the_direct_one_and_goes_to_s3(ray_session, s3_url, rows):
+    expected = prepare_rows(rows["row_id"].tolist(), rows["image_uri"].tolist(), PREPROCESS).to_pandas()
+    for blocks in (5, 64):
+        uri = f"{s3_url}/{blocks}"
+        prepare_images(
+            rows,
+            uri,
+            preprocess=PREPROCESS,
+            engine=engine_config(rows_per_block=blocks),
+            version="v1",
+            lineage={"run_id": "r"},
+        )
+        pd.testing.assert_frame_equal(tables.read(uri), expected.sort_values("row_id", ignore_index=True))
+
+
+def test_an_interrupted_run_goes_on_from_its_parts(ray_session, tmp_path, rows):
+    """Parts and job checkpoint of a run that was killed before the seal are used, not made again."""
+    from sarc_ray.distributed import stream
+
+    uri = str(tmp_path / "images")
+    arguments = {"engine": engine_config(rows_per_block=10), "version": "v1", "lineage": {"run_id": "r"}}
+
+    def fail_at_the_end(batch):
+        if "039.dcm" in "".join(batch["image_uri"].to_pylist()):
+            raise RuntimeError("killed")
+        return batch.append_column("outcome", pa.array(["first"] * len(batch)))
+
+    def second(batch):
+        return batch.append_column("outcome", pa.array(["second"] * len(batch)))
+
+    def build(function):
+        return lambda dataset: dataset.map_batches(function, batch_format="pyarrow", batch_size=None)
+
+    with pytest.raises(Exception, match="killed"):
+        stream.stream_to_table(rows, uri, build=build(fail_at_the_end), **arguments)
+    pointer = stream.stream_to_table(rows, uri, build=build(second), **arguments)
+    assert pointer.n_rows == N_ROWS
+    assert pointer.counts.get("first", 0) >= 10
+    assert set(pointer.counts) == {"first", "second"}
+
+
+def test_engine_settings_are_checked():
+    with pytest.raises(ValueError, match="rows_per_block: found 0"):
+        dataclasses.replace(engine_config(), rows_per_block=0)
