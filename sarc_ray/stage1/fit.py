@@ -21,7 +21,7 @@ import torch
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.errors import TrainingError
 from sarc_ray.stage1.augment import AugmentConfig, augment
-from sarc_ray.stage1.features import CachedFeatures, extract_features
+from sarc_ray.stage1.features import CachedFeatures, FeatureArray, extract_features
 from sarc_ray.stage1.losses import gaussian_nll
 from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, build_network, normalise
 from sarc_ray.stage1.runtime import (
@@ -167,13 +167,7 @@ def fit_member(
     scale = fit_scale(y_train_N, target.transform)
     with reproducible(threads=fit.threads, device=device):
         model = build_network(network, seed=derive_seed(seed)).to(device)
-        data: _Data
-        if fit.cache_features:
-            features = features or _extract(model, x_train_NHW, x_tune_NHW, augment, fit, seed)
-            data = _FeatureData(features, device)
-            model.standardise_features(data.train_KNF.flatten(0, 1))
-        else:
-            data = _PictureData(x_train_NHW, x_tune_NHW, augment, device)
+        data = _prepare(model, x_train_NHW, x_tune_NHW, augment, fit, seed, features)
         z_train_N = torch.from_numpy(scale.standardise(y_train_N)).float().to(device)
         z_tune_N = torch.from_numpy(scale.standardise(y_tune_N)).float().to(device)
         key = _fingerprint(target, network, augment, fit, seed, y_train_N, y_tune_N)
@@ -365,17 +359,20 @@ class _Run:
         return {name: tensor for name, tensor in state.items() if not name.startswith("backbone.")}
 
 
-def _extract(
+def _prepare(
     model: GaussianNetwork,
     x_train_NHW: ByteArray,
     x_tune_NHW: ByteArray,
     config: AugmentConfig,
     fit: FitConfig,
     seed: int,
-) -> CachedFeatures:
-    """Features for this fit alone; callers with several members compute them once and pass them in."""
-    train_KNF, tune_KNF = (
-        extract_features(
+    features: CachedFeatures | None,
+) -> _Data:
+    """Choose what the fit learns from; a head over frozen convolutions first gets its features' scale and axes."""
+    device = pick_device(fit.device)
+
+    def extract(x_NHW: ByteArray, copies: int) -> FeatureArray:
+        return extract_features(
             model,
             x_NHW,
             config=config,
@@ -385,9 +382,18 @@ def _extract(
             threads=fit.threads,
             device=fit.device,
         )
-        for x_NHW, copies in ((x_train_NHW, config.copies), (x_tune_NHW, 0))
-    )
-    return CachedFeatures(train_KNF=train_KNF, tune_NF=tune_KNF[0])
+
+    if fit.cache_features:
+        # Callers with several members extract once and pass the features in.
+        features = features or CachedFeatures(
+            train_KNF=extract(x_train_NHW, config.copies), tune_NF=extract(x_tune_NHW, 0)[0]
+        )
+        data = _FeatureData(features, device)
+        model.standardise_features(data.train_KNF.flatten(0, 1))
+        return data
+    if model.frozen_features:
+        model.standardise_features(torch.from_numpy(extract(x_train_NHW, 0)[0]).to(device))
+    return _PictureData(x_train_NHW, x_tune_NHW, config, device)
 
 
 def _check_inputs(

@@ -84,15 +84,21 @@ def test_blocks_and_grid_decide_the_features():
     assert len(network.backbone) == 11  # the fourth block is left out
 
 
-def test_standardised_features_have_mean_0_and_sd_1():
-    network = build_network(config(hidden_units=()), seed=1)
-    features = torch.randn(50, 96) * 3 + 5
-    features[:, 0] = 2.0
-    network.standardise_features(features)
-    z = (features - network.feature_mean) / network.feature_sd
-    assert float(z.mean(dim=0).abs().max()) < 1e-5
-    torch.testing.assert_close(z[:, 1:].std(dim=0, correction=0), torch.ones(95))
-    assert torch.equal(z[:, 0], torch.zeros(50))
+@pytest.mark.parametrize("n", [40, 300], ids=["fewer pictures than features", "more"])
+def test_frozen_features_reach_the_head_along_principal_axes(n):
+    network = build_network(config(hidden_units=(), trainable="head"), seed=1)
+    rng = np.random.default_rng(0)
+    features_NF = (rng.normal(size=(n, 8)) @ rng.normal(size=(8, 96)) + 0.1 * rng.normal(size=(n, 96)) + 5).astype("f4")
+    features_NF[:, 0] = 2.0
+    network.standardise_features(torch.from_numpy(features_NF))
+    sd_F = np.where(features_NF.std(axis=0) > 0, features_NF.std(axis=0), 1.0)
+    z_NF = (features_NF - features_NF.mean(axis=0)) / sd_F
+    axes_NK = z_NF @ network.feature_axes.numpy().T
+    spread_K = np.linalg.svd(z_NF, compute_uv=False) / np.sqrt(n)
+    np.testing.assert_allclose(axes_NK.std(axis=0)[:8], (spread_K / spread_K[0])[:8], rtol=1e-3)
+    correlation_KK = np.corrcoef(axes_NK[:, :8].T) - np.eye(8)
+    assert np.abs(correlation_KK).max() < 1e-3
+    assert np.isfinite(axes_NK).all()
 
 
 def test_reads_a_state_file_with_or_without_prefix(tmp_path):
