@@ -283,7 +283,8 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
         table = pd.concat(results, ignore_index=True)
         for name in ("results.parquet", "results.csv"):
             storage.write_table(run.path("results", name), table)
-        storage.write_table(run.path("results", "headline.csv"), headline_table(table))
+        for name in ("headline.parquet", "headline.csv"):
+            storage.write_table(run.path("results", name), headline_table(table))
         return {"rows": len(table)}
 
     return run.stage("evaluate", inputs=inputs, work=work)

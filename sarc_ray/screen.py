@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -38,9 +40,15 @@ def stage_progress(console: Console, title: str) -> Iterator[Tell]:
 
 def print_headline(console: Console, run: Run) -> None:
     """The main figures of an evaluated run, attained and ideal side by side."""
-    headline = pd.read_csv(run.path("results", "headline.csv"))
+    headline = storage.read_table(run.path("results", "headline.parquet"))
     for dataset, rows in headline.groupby("dataset", sort=False):
-        console.print(_table(str(dataset), rows.drop(columns="dataset")))
+        console.print(_headline(str(dataset), rows, with_ideal=bool(headline["ideal"].notna().any())))
+    if run.config.data.truth is not None:
+        console.print(
+            "Simulated patients prove the software, not the medicine. Ideal: the predictor that knows\n"
+            "everything that was drawn into the pictures. SARC-CXR is not a medical device.",
+            style="dim",
+        )
 
 
 def print_artefacts(console: Console, run: Run) -> None:
@@ -57,10 +65,44 @@ def print_artefacts(console: Console, run: Run) -> None:
             console.print(f"  {name:24} {meaning}", highlight=False)
 
 
-def _table(title: str, rows: pd.DataFrame) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in rows.columns:
-        table.add_column(str(name), justify="left" if rows[name].dtype == object else "right")
-    for _, row in rows.iterrows():
-        table.add_row(*("" if pd.isna(value) else str(value) for value in row))
+def _headline(dataset: str, rows: pd.DataFrame, *, with_ideal: bool) -> Table:
+    table = Table(
+        title=f"{dataset}, n = {rows['n'].max()}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+        pad_edge=False,
+    )
+    for name in ("quantity", "metric"):
+        table.add_column(name, no_wrap=True)
+    for name in ("attained (95% CI)", *(("ideal", "ratio") if with_ideal else ())):
+        table.add_column(name, justify="right", no_wrap=True)
+    # Differences between scores belong beside the score that they compare.
+    ordered = rows.sort_values(
+        "quantity",
+        key=lambda names: names.map({name: k for k, name in enumerate(rows["quantity"].unique())}),
+        kind="stable",
+    )
+    previous = ""
+    for row in ordered.itertuples():
+        if previous not in ("", row.quantity):
+            table.add_section()
+        ideal = [_number(row.ideal), _number(row.attained_over_ideal)] if with_ideal else []
+        table.add_row("" if row.quantity == previous else str(row.quantity), _metric(row), _with_interval(row), *ideal)
+        previous = str(row.quantity)
     return table
+
+
+def _metric(row: Any) -> str:
+    name = str(row.metric).replace("auroc_difference vs ", "auroc - ")
+    return name if pd.isna(row.p_value) else f"{name}, p {row.p_value:.3f}"
+
+
+def _with_interval(row: Any) -> str:
+    interval = "" if pd.isna(row.ci_low) else f" ({row.ci_low:.3f}, {row.ci_high:.3f})"
+    return f"{row.attained:.3f}{interval}"
+
+
+def _number(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.3f}"
