@@ -51,7 +51,11 @@ class RoundSearch:
         self._round_size = trials_per_round
         seeds = np.random.SeedSequence(seed).generate_state(len(algorithms))
         self._studies = {
-            name: optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=int(s)))
+            name: optuna.create_study(
+                direction="maximize",
+                # The first round cannot have learned anything; every later one may.
+                sampler=optuna.samplers.TPESampler(seed=int(s), n_startup_trials=trials_per_round),
+            )
             for name, s in zip(algorithms, seeds, strict=True)
         }
         self._asked = 0
