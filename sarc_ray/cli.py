@@ -7,15 +7,14 @@ by another run; 5 training failed; 6 a bundle is damaged; 130 interrupted.
 from __future__ import annotations
 
 import functools
-import sys
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from sarc_ray import errors
+from sarc_ray import exits
+from sarc_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from sarc_ray.run import Run
@@ -31,20 +30,6 @@ bundle_app = typer.Typer(help="Look at and verify bundles.", no_args_is_help=Tru
 app.add_typer(bundle_app, name="bundle")
 
 console = Console()
-error_console = Console(stderr=True)
-
-EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (errors.TableLockedError, 4),
-    (errors.StorageError, 3),
-    (errors.ConfigError, 2),
-    (errors.ManifestError, 2),
-    (errors.SchemaVersionError, 2),
-    (errors.TrainingError, 5),
-    (errors.BundleError, 6),
-    (errors.SarcRayError, 1),
-)
-_INTERRUPTED = 130
-
 ConfigArgument = Annotated[
     str, typer.Argument(metavar="CONFIG", help="The run's YAML, or the name of a preset: paper, proof, demo.")
 ]
@@ -54,17 +39,9 @@ SetOption = Annotated[
 
 
 def main() -> None:
-    """Run the command; turn our errors into one clean message and an exit code."""
-    warnings.simplefilter("ignore")  # warnings of libraries mean nothing to the person at the terminal
-    try:
+    """Run the command; our errors become one clean message and an exit code."""
+    with exits.clean_exit():
         app()
-    except errors.SarcRayError as error:
-        error_console.print("[bold red]error:[/] ", end="")
-        error_console.print(str(error), markup=False, highlight=False)
-        sys.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
-    except KeyboardInterrupt:
-        error_console.print("interrupted; what is finished is kept: run the same command again to go on")
-        sys.exit(_INTERRUPTED)
 
 
 @app.command(epilog="Example: sarc-ray simulate demo --to s3://bucket/cohort")
@@ -103,21 +80,39 @@ def tune(config: ConfigArgument, set_: SetOption = None) -> None:
     _run_stage(_load(config, set_), "tune", pipeline.tune)
 
 
-@app.command(epilog="Example: sarc-ray score run.yaml --dataset archive")
+@app.command(
+    epilog="Examples: sarc-ray score run.yaml --dataset archive; "
+    "sarc-ray score --bundle URL --manifest URL --to URL --set score.key_file=FILE"
+)
 def score(
-    config: ConfigArgument,
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="CONFIG", help="The run's YAML; may be left out with --bundle.", show_default=False),
+    ] = None,
     dataset: Annotated[
         list[str] | None,
         typer.Option("--dataset", help="test_internal, test_external or archive; repeat for several; default all."),
     ] = None,
+    bundle: Annotated[str | None, typer.Option("--bundle", metavar="URL", help="Any bundle, without its run.")] = None,
+    manifest: Annotated[str | None, typer.Option("--manifest", metavar="URL", help="Any manifest to score.")] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="URL", help="The score table to write.")] = None,
     set_: SetOption = None,
 ) -> None:
-    """Score radiographs with the run's bundle: one outcome row per image."""
-    from sarc_ray import pipeline
+    """Score radiographs, one outcome row per image: a run's data sets, or any manifest with any bundle."""
+    with console.status("loading"):
+        from sarc_ray import pipeline
+        from sarc_ray.scoring_request import load_run_for, read_request, score_request
 
+    request = read_request(bundle, manifest, to)
+    if request is not None:
+        run = load_run_for(request, config, set_ or [])
+        _run_stage(run, "score", functools.partial(score_request, request))
+        return
+    if config is None:
+        raise ConfigError("CONFIG: missing; name the run's YAML, or --bundle, --manifest and --to")
     run = _load(config, set_)
     with pipeline.engine(run):
-        for name in dataset or _configured_datasets(run):
+        for name in dataset or run.config.data.scored_datasets():
             _run_stage(run, f"score {name}", functools.partial(_score, name))
 
 
@@ -183,7 +178,7 @@ def _run_stages(run: Run) -> None:
         _run_stage(run, "prepare", pipeline.prepare)
         _run_stage(run, "train", pipeline.train)
         _run_stage(run, "tune", pipeline.tune)
-        for name in _configured_datasets(run):
+        for name in run.config.data.scored_datasets():
             _run_stage(run, f"score {name}", functools.partial(_score, name))
         _run_stage(run, "evaluate", pipeline.evaluate)
 
@@ -192,12 +187,6 @@ def _score(name: str, run: Run, tell: Any) -> dict[str, Any]:
     from sarc_ray import pipeline
 
     return pipeline.score(run, name, tell)
-
-
-def _configured_datasets(run: Run) -> list[str]:
-    data = run.config.data
-    external = ["test_external"] if data.external else []
-    return ["test_internal", *external, *(["archive"] if data.archive else [])]
 
 
 def _load(config: str, set_: list[str] | None) -> Run:

@@ -67,6 +67,11 @@ class DataConfig:
     archive: str | None
     truth: str | None
 
+    def scored_datasets(self) -> list[str]:
+        """Names of the data sets that a run with these manifests scores."""
+        external = ["test_external"] if self.external else []
+        return ["test_internal", *external, *(["archive"] if self.archive else [])]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreConfig:

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "sarc_ray"
 # Imports point to the left only; rooms of one group may use each other as far as Python can load them.
 ORDER = (
     ("errors",),
-    ("config", "storage", "privacy", "object_server"),
+    ("config", "storage", "privacy", "object_server", "exits"),
     ("tables",),
     ("cohort", "stats"),
     ("imaging",),
@@ -27,7 +27,7 @@ ORDER = (
     ("run",),
     ("intake",),
     ("pipeline",),
-    ("demo", "screen"),
+    ("demo", "screen", "scoring_request", "job"),
     ("cli",),
 )
 LEVEL = {room: level for level, group in enumerate(ORDER) for room in group}

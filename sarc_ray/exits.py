@@ -1,0 +1,64 @@
+"""How a program of ours ends: one clean message and an exit code that says what kind of trouble it was.
+
+The command line and the jobs share this, so that ``ray job submit`` reports the same codes as a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+
+from rich.console import Console
+
+from sarc_ray import errors
+
+EXIT_CODES: tuple[tuple[type[BaseException], int, str], ...] = (
+    (errors.TableLockedError, 4, "a table is locked by another run"),
+    (errors.StorageError, 3, "an object or table could not be read or written"),
+    (errors.ConfigError, 2, "wrong usage, configuration or manifest"),
+    (errors.ManifestError, 2, "wrong usage, configuration or manifest"),
+    (errors.SchemaVersionError, 2, "wrong usage, configuration or manifest"),
+    (errors.TrainingError, 5, "training failed after all retries"),
+    (errors.BundleError, 6, "a bundle is damaged, altered or of another kind"),
+    (errors.SarcRayError, 1, "another error of ours"),
+)
+INTERRUPTED = 130
+
+_error_console = Console(stderr=True)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of one of our errors, or 130 of an interruption.
+
+    Raises:
+        TypeError: an error that is not ours; it should be seen with its traceback.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    for kind, code, _ in EXIT_CODES:
+        if isinstance(error, kind):
+            return code
+    raise TypeError(f"{type(error).__name__} is no error of ours")
+
+
+@contextlib.contextmanager
+def clean_exit() -> Iterator[None]:
+    """Turn our errors and Ctrl-C within the block into one message on stderr and an exit code."""
+    warnings.simplefilter("ignore")  # warnings of libraries mean nothing to the person at the terminal
+    try:
+        yield
+    except errors.SarcRayError as error:
+        _error_console.print("[bold red]error:[/] ", end="")
+        _error_console.print(_text(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(exit_code_of(error))
+    except KeyboardInterrupt:
+        _error_console.print("interrupted; what is finished is kept: run the same command again to go on")
+        sys.exit(INTERRUPTED)
+
+
+def _text(error: BaseException) -> str:
+    """The message alone: an error that comes back from a worker carries the worker's traceback in front of it."""
+    cause = getattr(error, "cause", None)
+    return str(cause if isinstance(cause, errors.SarcRayError) else error)
