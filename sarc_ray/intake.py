@@ -72,6 +72,21 @@ def archive_rows(run: Run) -> pd.DataFrame:
     return read_manifest(run.config.data.archive)
 
 
+def labelled_scores(run: Run, dataset: str) -> pd.DataFrame:
+    """Labels of a test set beside its scores: one row per image of the test set, scored or not."""
+    labels = internal_rows(run) if dataset == TEST_INTERNAL else external_rows(run)
+    scores = tables.read(run.path("scores", dataset))
+    own = [name for name in scores.columns if name == "row_id" or name not in labels.columns]
+    # ``outcome`` is the patient's in the labels and the row's in the score table.
+    joined = labels.rename(columns={"outcome": "label"}).merge(
+        scores[own if "outcome" in own else [*own, "outcome"]].rename(columns={"outcome": "row_outcome"}),
+        on="row_id",
+        how="left",
+        validate="one_to_one",
+    )
+    return joined.rename(columns={"label": "outcome"})
+
+
 def training_images(run: Run) -> tuple[pd.DataFrame, np.ndarray]:
     """Cohort rows whose picture could be read, in ``row_id`` order, and their pictures (N, S, S)."""
     cohort = read_cohort(run, "derivation")

@@ -266,7 +266,7 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
     def work() -> Record:
         results = []
         for number, dataset in enumerate(datasets):
-            frame = labelled_scores(run, dataset)
+            frame = intake.labelled_scores(run, dataset)
             results.append(
                 evaluate_dataset(
                     frame,
@@ -288,21 +288,6 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
         return {"rows": len(table)}
 
     return run.stage("evaluate", inputs=inputs, work=work)
-
-
-def labelled_scores(run: Run, dataset: str) -> pd.DataFrame:
-    """Labels of a test set beside its scores: one row per image of the test set, scored or not."""
-    labels = intake.internal_rows(run) if dataset == TEST_INTERNAL else intake.external_rows(run)
-    scores = tables.read(run.path("scores", dataset))
-    own = [name for name in scores.columns if name == "row_id" or name not in labels.columns]
-    # ``outcome`` is the patient's in the labels and the row's in the score table.
-    joined = labels.rename(columns={"outcome": "label"}).merge(
-        scores[own if "outcome" in own else [*own, "outcome"]].rename(columns={"outcome": "row_outcome"}),
-        on="row_id",
-        how="left",
-        validate="one_to_one",
-    )
-    return joined.rename(columns={"label": "outcome"})
 
 
 def _member_tasks(config: RunConfig, frame: pd.DataFrame) -> tuple[list[MemberTask], np.ndarray]:
