@@ -204,7 +204,7 @@ def _run_stage(run: Run, title: str, verb: Callable[[Run, Any], dict[str, Any]])
         record = verb(run, tell)
     tail = "unchanged since the last run" if record["skipped"] else f"{record['seconds']:.0f} s"
     facts = ", ".join(f"{name} {_short(value)}" for name, value in record["facts"].items())
-    console.print(f"[bold]{title:20}[/] {tail}; {facts}", highlight=False)
+    console.print(f"[bold]{title:20}[/] {tail}; {facts}", highlight=False, soft_wrap=True)
 
 
 def _short(value: Any) -> str:

@@ -58,7 +58,8 @@ def simulate(run: Run, uri: str, tell: Tell = silent) -> Record:
 
     def work() -> Record:
         with cluster.session(config.engine):
-            return simulate_cohorts(config.simulate, uri, seed=config.run.seed, progress=_counted(tell, "radiographs"))
+            simulate_cohorts(config.simulate, uri, seed=config.run.seed, progress=_counted(tell, "patients"))
+        return {"under": uri}
 
     return run.stage("simulate", inputs=[config.simulate, config.run.seed, uri], work=work)
 

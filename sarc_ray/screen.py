@@ -29,6 +29,7 @@ def stage_progress(console: Console, title: str) -> Iterator[Tell]:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task(title, total=None, what="")
 
@@ -45,8 +46,8 @@ def print_headline(console: Console, run: Run) -> None:
         console.print(_headline(str(dataset), rows, with_ideal=bool(headline["ideal"].notna().any())))
     if run.config.data.truth is not None:
         console.print(
-            "Simulated patients prove the software, not the medicine. Ideal: the predictor that knows\n"
-            "everything that was drawn into the pictures. SARC-CXR is not a medical device.",
+            "Simulated patients prove the software, not the medicine. The ideal knows\n"
+            "everything that was drawn into the pictures. Not a medical device.",
             style="dim",
         )
 
@@ -76,8 +77,9 @@ def _headline(dataset: str, rows: pd.DataFrame, *, with_ideal: bool) -> Table:
     )
     for name in ("quantity", "metric"):
         table.add_column(name, no_wrap=True)
-    for name in ("attained (95% CI)", *(("ideal", "ratio") if with_ideal else ())):
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("attained (95% CI)", justify="right", no_wrap=True)
+    for name in ("ideal", "ratio") if with_ideal else ():
+        table.add_column(name, justify="right", no_wrap=True, min_width=6)
     # Differences between scores belong beside the score that they compare.
     ordered = rows.sort_values(
         "quantity",

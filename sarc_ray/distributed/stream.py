@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
@@ -94,10 +95,11 @@ def _watch(parts_uri: str, total: int, progress: Progress | None) -> Iterator[No
     def count() -> None:
         known: dict[str, int] = {}
         while not stop.wait(_PROGRESS_INTERVAL_S):
-            for part in storage.list_files(parts_uri, ".parquet"):
-                if part not in known:
-                    fs, path = storage.arrow_filesystem(part)
-                    known[part] = pq.read_metadata(path, filesystem=fs).num_rows
+            with contextlib.suppress(OSError, pa.ArrowInvalid):  # a part that is being written is counted next time
+                for part in storage.list_files(parts_uri, ".parquet"):
+                    if part not in known:
+                        fs, path = storage.arrow_filesystem(part)
+                        known[part] = pq.read_metadata(path, filesystem=fs).num_rows
             progress(min(sum(known.values()), total), total)
 
     thread = threading.Thread(target=count, daemon=True)

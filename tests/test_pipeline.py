@@ -1,0 +1,161 @@
+"""The whole pipeline on a small simulated cohort in S3, as the demo runs it, in this process."""
+
+import pandas as pd
+import pytest
+
+from sarc_ray import intake, pipeline, storage, tables
+from sarc_ray.bundle import load_bundle, verify_bundle
+from sarc_ray.errors import BundleError, ConfigError, EvaluationError, Outcome, StorageError
+from sarc_ray.evaluation.rows import COLUMNS
+from sarc_ray.privacy import create_key_file
+from sarc_ray.run import load_run
+
+SMALL = (
+    "simulate.derivation_n=150",
+    "simulate.external_n=60",
+    "simulate.archive_n=30",
+    "simulate.size_px=64",
+    "preprocess.size_px=32",
+    "fit.epochs=2",
+    "augment.copies=1",
+    "network.hidden_units=[8]",
+    "ensemble.members=3",
+    "stage2.algorithms=[logistic_regression, lightgbm]",
+    "stage2.trials_per_algorithm=2",
+    "stage2.trials_per_round=1",
+    "stage2.n_repeats=2",
+    "evaluation.n_boot=200",
+    "evaluation.min_cell_size=10",
+    "engine.rows_per_block=32",
+    "engine.num_cpus=2",
+)
+URL = "s3://tests/pipeline"
+
+
+def data_settings():
+    cohorts = [f"data.{name}={URL}/{name}/manifest.parquet" for name in ("derivation", "external", "archive")]
+    return [*cohorts, f"data.truth={URL}/truth"]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    create_key_file(str(folder / "key"))
+    return [*SMALL, *data_settings(), f"run.directory={folder}/run", f"score.key_file={folder}/key"]
+
+
+@pytest.fixture(scope="module")
+def run(ray_session, settings):
+    run = load_run("demo", settings)
+    pipeline.simulate(run, URL)
+    pipeline.prepare(run)
+    pipeline.train(run)
+    pipeline.tune(run)
+    for dataset in ("test_internal", "test_external", "archive"):
+        pipeline.score(run, dataset)
+    pipeline.evaluate(run)
+    return run
+
+
+def test_every_manifest_row_has_one_outcome(run):
+    manifest = storage.read_table(run.config.data.archive)
+    table = tables.read(run.path("scores", "archive"))
+    assert len(table) == len(manifest) == table["row_id"].nunique()
+    counts = tables.read_pointer(run.path("scores", "archive")).counts
+    assert sum(counts.values()) == len(manifest)
+    assert counts["scored"] > 0
+    assert counts["rejected"] + counts["abstained"] > 0
+    assert table.loc[table["outcome"] == Outcome.SCORED, "score"].between(0, 1).all()
+    assert table.loc[table["outcome"] != Outcome.SCORED, "score"].isna().all()
+
+
+def test_identifiers_stay_out_of_the_tables(run):
+    ids = set(storage.read_table(run.config.data.archive)["patient_id"])
+    table = tables.read(run.path("scores", "archive"))
+    assert not ids & set(table.astype(str).to_numpy().ravel())
+    assert table["patient_key"].notna().all()
+
+
+def test_training_patients_are_predicted_by_members_that_never_saw_them(run):
+    """Out-of-fold predictions differ from the whole ensemble's; tuning patients get the whole ensemble's."""
+    predictions = storage.read_table(run.path("predictions.parquet")).set_index("row_id")
+    frame, images = intake.training_images(run)
+    bundle = load_bundle(run.path("bundle"))
+    scored = bundle.score(images, frame[list(bundle.spec.clinical_features)]).set_index(frame["row_id"])
+    tune = frame.loc[frame["split"] == "tune", "row_id"]
+    train = frame.loc[frame["split"] == "train", "row_id"]
+    pd.testing.assert_series_equal(
+        predictions.loc[tune, "alm_kg_mu"], scored.loc[tune, "alm_kg_mu"], check_names=False, rtol=1e-6
+    )
+    assert (predictions.loc[train, "alm_kg_mu"] - scored.loc[train, "alm_kg_mu"]).abs().min() > 0
+
+
+def test_results_have_the_papers_metrics_with_the_ideal_beside_them(run):
+    results = storage.read_table(run.path("results", "results.parquet"))
+    assert list(results.columns) == list(COLUMNS)
+    table_two = {"auroc", "auprc", "f1", "mcc", "sensitivity", "specificity", "ppv", "npv", "brier"}
+    for dataset in ("test_internal", "test_external"):
+        of_score = results[
+            (results["dataset"] == dataset)
+            & (results["score"] == "score")
+            & (results["subgroup"] == "all")
+            & (results["comparator"] == "")
+        ]
+        assert table_two <= set(of_score["metric"])
+        ideal = results[(results["dataset"] == dataset) & (results["score"] == "ideal")]
+        assert {"auroc", "ccc", "explained_variance", "nll", "coverage_90"} <= set(ideal["metric"])
+    assert storage.exists(run.path("results", "table_one_test_internal.csv"))
+    assert storage.read_table(run.path("results", "headline.parquet"))["attained"].notna().all()
+
+
+def test_the_same_command_again_does_nothing_and_a_change_redoes_what_depends_on_it(run, settings):
+    assert pipeline.evaluate(run)["skipped"]
+    assert pipeline.train(run)["skipped"]
+    changed = load_run("demo", [*settings, "evaluation.n_boot=100"])
+    assert pipeline.tune(changed)["skipped"]
+    assert pipeline.score(changed, "test_internal")["skipped"]
+    assert not pipeline.evaluate(changed)["skipped"]
+
+
+def test_the_bundle_is_whole_until_someone_touches_it(run, tmp_path):
+    bundle = run.path("bundle")
+    assert verify_bundle(bundle).model_id == run.finished("tune")["facts"]["model_id"]
+    for path in storage.list_files(bundle):
+        relative = path.split("/bundle/", 1)[1]
+        storage.write_bytes(str(tmp_path / "copy" / relative), storage.read_bytes(path))
+    card = str(tmp_path / "copy" / "model_card.md")
+    storage.write_text(card, storage.read_text(card) + " ")
+    with pytest.raises(BundleError, match=r"model_card\.md"):
+        verify_bundle(str(tmp_path / "copy"))
+
+
+def test_scoring_with_other_preprocessing_is_refused(run, settings):
+    other = load_run(
+        "demo",
+        [*settings, "preprocess.clahe_clip_limit=3.0", "data.archive=s3://tests/pipeline/external/manifest.parquet"],
+    )
+    with pytest.raises(BundleError, match="clahe_clip_limit"):
+        pipeline.score(other, "archive")
+
+
+def test_verbs_out_of_order_and_unknown_data_sets_are_named(run, settings, tmp_path):
+    fresh = load_run("demo", [*settings, f"run.directory={tmp_path}"])
+    with pytest.raises(StorageError, match="the stage 'tune' has not finished"):
+        pipeline.score(fresh, "archive")
+    with pytest.raises(EvaluationError, match="allowed: test_internal"):
+        pipeline.score(run, "archiv")
+
+
+def test_a_target_is_never_a_feature(settings):
+    with pytest.raises(ConfigError, match="alm_kg is a target too"):
+        load_run("demo", [*settings, "clinical_features=[age_years, alm_kg]"])
+
+
+@pytest.mark.parametrize("preset", ["paper", "proof", "demo"])
+def test_presets_name_every_key(preset):
+    run = load_run(preset, ["run.name=x", "run.directory=runs/x", "data.derivation=m.csv"])
+    assert run.config.ensemble.members >= 3
+    if preset == "paper":
+        assert (run.config.fit.epochs, run.config.fit.patience, run.config.fit.batch_size) == (100, 15, 32)
+        assert (run.config.network.backbone, run.config.preprocess.size_px) == ("vgg16", 224)
+        assert (run.config.augment.copies, run.config.ensemble.members) == (5, 5)
