@@ -44,7 +44,7 @@ def test_the_resolved_configuration_is_saved_and_loads_again(run, tmp_path):
 
 
 def test_a_missing_file_names_the_presets(tmp_path):
-    with pytest.raises(ConfigError, match="presets"):
+    with pytest.raises(ConfigError, match="the name of a preset"):
         load_run(str(tmp_path / "none.yaml"))
 
 
