@@ -7,16 +7,22 @@ import numpy as np
 import pytest
 import torch
 
+from sarc_ray.cohort.schema import TargetConfig
+from sarc_ray.config import from_mapping, load_preset
 from sarc_ray.errors import TrainingError
 from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import load_member
 from sarc_ray.stage1.ensemble import predict_members
 from sarc_ray.stage1.features import CachedFeatures, extract_features
-from sarc_ray.stage1.fit import FitConfig, TrainedMember, cosine_learning_rate
+from sarc_ray.stage1.fit import FitConfig, TrainedMember, cosine_learning_rate, fit_member
 from sarc_ray.stage1.network import NetworkConfig, build_network
+from tests.conftest import SHARED
 from tests.stage1.toy import AUGMENT, FIT, NETWORK, TARGET, draw_pictures, fit_toy
 
 HEAD = {"trainable": "head", "cache_features": True, "feature_blocks": (2, 4), "pooling_grid": 2}
+
+
+VGG16_FILE = SHARED / "weights" / "vgg16_features_imagenet.pth"
 
 
 def assert_same(first: TrainedMember, second: TrainedMember) -> None:
@@ -180,25 +186,28 @@ def test_refuses_settings_out_of_range(changes):
         FitConfig(**(FIT | changes))
 
 
-def test_one_step_of_the_papers_network_at_224_on_the_cpu():
-    rng = np.random.default_rng(0)
-    x_NHW = rng.integers(0, 256, (4, 224, 224), dtype=np.uint8)
+def test_one_step_of_the_paper_preset_on_the_cpu():
+    """VGG16 at 224 as the preset says, but for the weights (ImageNet's from a file where it is there) and one epoch."""
+    preset = load_preset("paper")
+    weights = str(VGG16_FILE) if VGG16_FILE.exists() else "random"
+    size_px = preset["preprocess"]["size_px"]
+    x_NHW = np.random.default_rng(0).integers(0, 256, (4, size_px, size_px), dtype=np.uint8)
     y_N = np.array([12.0, 15.0, 18.0, 21.0])
-    member = fit_toy(
-        backbone="vgg16",
-        hidden_units=(256,),
-        dropout=0.3,
-        learning_rate=1e-4,
-        copies=1,
-        epochs=1,
-        batch_size=32,
+    network = from_mapping(NetworkConfig, preset["network"] | {"weights": weights})
+    member = fit_member(
         x_train_NHW=x_NHW,
         y_train_N=y_N,
         x_tune_NHW=x_NHW[:1],
         y_tune_N=y_N[:1],
+        target=from_mapping(TargetConfig, preset["targets"][0]),
+        network=network,
+        augment=from_mapping(AugmentConfig, preset["augment"] | {"copies": 1}),
+        fit=from_mapping(FitConfig, preset["fit"] | {"epochs": 1, "device": "cpu"}),
+        seed=0,
     )
-    started = build_network(member.network, seed=0).state_dict()
-    assert member.state.keys() == started.keys()
-    assert sum(name.endswith("weight") and name.startswith("backbone.") for name in member.state) == 13
+    assert (network.backbone, network.trainable, size_px) == ("vgg16", "all", 224)
+    convolutions = [n for n in member.state if n.startswith("backbone.") and n.endswith("weight")]
+    assert len(convolutions) == 13
+    started = build_network(network, seed=0).state_dict()
+    assert all(not torch.equal(member.state[name], started[name]) for name in convolutions)
     assert math.isfinite(member.best_tune_nll)
-    assert member.image_size_px == (224, 224)
