@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 Transform = Literal["identity", "log"]
+_LOG_MEAN_MAX = 50.0
+_LOG_SD_MAX = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +49,8 @@ class TargetScale:
         s = self.sd * np.asarray(sigma, dtype=np.float64)
         if self.transform == "identity":
             return m, s
+        # An odd picture may get any sigma; beyond these the moments overflow and say no more than "unknown".
+        m, s = np.clip(m, -_LOG_MEAN_MAX, _LOG_MEAN_MAX), np.minimum(s, _LOG_SD_MAX)
         mean = np.exp(m + 0.5 * np.square(s))
         return mean, mean * np.sqrt(np.expm1(np.square(s)))
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sarc_ray.stage1.scale import fit_scale
+from sarc_ray.stage1.scale import TargetScale, fit_scale
 
 
 def test_standardised_training_targets_have_mean_0_and_sd_1():
@@ -38,3 +38,11 @@ def test_log_restores_lognormal_moments():
 def test_refuses_targets_that_cannot_be_learned(y_N, transform, message):
     with pytest.raises(ValueError, match=message):
         fit_scale(y_N, transform)
+
+
+def test_a_wild_prediction_of_a_logarithm_stays_finite():
+    scale = TargetScale(transform="log", mean=2.3, sd=0.3)
+    mean, sd = scale.restore([0.0, 1e6, -1e6], [1e6, 1.0, 1.0])
+    assert np.isfinite(mean).all()
+    assert np.isfinite(sd).all()
+    assert sd[0] > 100 * scale.restore(0.0, 1.0)[1]
