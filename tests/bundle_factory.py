@@ -109,7 +109,10 @@ def _member(target_name: str, seed: int) -> bytes:
     x_NSS, _ = make_pictures(64, rng=np.random.default_rng(seed))
     x_NCHW = normalise(torch.from_numpy(x_NSS[:, None] / np.float32(255)))
     with torch.no_grad():
-        network.standardise_features(network.pool(network.eval().feature_maps(x_NCHW)))
+        features_NF = network.pool(network.eval().feature_maps(x_NCHW))
+        sd_F = features_NF.std(dim=0, correction=0)
+        network.feature_mean.copy_(features_NF.mean(dim=0))
+        network.feature_sd.copy_(torch.where(sd_F > 1e-6, sd_F, torch.ones_like(sd_F)))
         network.head[-1].weight.mul_(10.0)
     return member_to_bytes(
         TrainedMember(
