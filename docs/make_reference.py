@@ -1,0 +1,380 @@
+"""Write the generated tables of the reference into its pages: ``python docs/make_reference.py``.
+
+A page holds its own text, and tables between two marker lines that name them. The tables come from the code: the
+configuration's dataclasses with their docstrings, the presets, the manifest's columns, the reason codes, the schemas
+of the tables. ``tests/docs/test_reference.py`` makes them again and compares, so that no page can go stale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sarc_ray.cohort.schema import COLUMNS, REQUIRED_COLUMNS, TargetConfig
+from sarc_ray.config import PRESETS, load_preset
+from sarc_ray.errors import REASONS, Reason
+from sarc_ray.evaluation import table_one
+from sarc_ray.evaluation.plan import COMPARISONS, OUTCOME_METRICS, TARGET_METRICS, EvaluationConfig, make_plan
+from sarc_ray.evaluation.results import headline_table
+from sarc_ray.evaluation.rows import Sheet
+from sarc_ray.run import RunConfig
+from sarc_ray.scoring import score_schema
+
+DOCS = Path(__file__).parent
+PACKAGE = DOCS.parent / "sarc_ray"
+_BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end of \2 -->\n)", re.DOTALL)
+_DEFAULT_CLINICAL = ("age_years", "sex", "bmi_kg_m2")
+
+# Keys whose dataclass says in one sentence what they are, without a list of them.
+KEY_MEANINGS = {
+    "run.name": "name of the run; part of `run_id` in every table",
+    "run.directory": "folder of the run's results, any fsspec URL",
+    "run.seed": "seed of everything random: split, simulation, training, search, bootstrap",
+    "score.key_file": "file with the secret for patient and study keys; the variable `SARC_RAY_KEY` comes first",
+    "targets": "what stage 1 predicts; see below",
+    "clinical_features": "manifest columns that stage 2 uses beside the predictions; never a target",
+}
+SCORE_MEANINGS = {
+    "row_id": "identity of the manifest row: 63 bits of SHA-256 of the image's canonical URI",
+    "patient_key": "keyed hash (HMAC-SHA256, 128 bits) of `patient_id`",
+    "study_key": "keyed hash of `study_id`; null where the manifest has none",
+    "image_sha256": "SHA-256 of the object's bytes; null where there were none",
+    "outcome": "`scored`, `abstained` or `rejected`",
+    "reason": "why the row was not scored; empty for scored rows",
+    "retryable": "true where fetching the object again may help",
+    "acquired_month": "year and month of the radiograph, from the DICOM header",
+    "site": "as in the manifest",
+    "device": "as in the manifest",
+    "view": "as in the manifest, else the DICOM header's",
+    "age_years": "the manifest's value, else the DICOM header's",
+    "sex": "F or M; the manifest's value, else the DICOM header's",
+    "bmi_kg_m2": "the manifest's value, or computed from its height and weight",
+    "<t>_mu": "predicted mean, in the target's unit",
+    "<t>_sigma": "predicted standard deviation: root of the two variances' sum",
+    "<t>_var_aleatoric": "mean over members of their variances",
+    "<t>_var_epistemic": "variance over members of their means (ddof 0)",
+    "<t>_uncertainty_pct": "100 sigma / mu with the epistemic part at ddof 1, at most 1000; the stage-2 feature",
+    "raw_score": "probability of the outcome before calibration",
+    "score": "calibrated probability of the outcome",
+    "flag": "score >= the bundle's threshold",
+    "model_id": "of the bundle",
+    "run_id": "name of the run and a hash of its configuration",
+}
+RESULT_MEANINGS = {
+    "dataset": "`test_internal` or `test_external`",
+    "outcome": "what is predicted: `sarcopenia`, or a target's name",
+    "score": "what predicts it: `score`, `<t>_mu`, `sarc_f` or `ideal`",
+    "comparator": "what it is compared with; empty for a figure of its own",
+    "metric": "see below",
+    "subgroup": "`all`, or `column=value`",
+    "estimate": "the figure; missing where `na_reason` says why",
+    "ci_low": "lower end of the confidence interval",
+    "ci_high": "upper end of the confidence interval",
+    "confidence_level": "of the interval, from `evaluation.confidence_level`",
+    "p_value": "two-sided, where the method has a test",
+    "n": "rows that the figure rests on",
+    "n_events": "of these, rows with the outcome",
+    "n_boot": "bootstrap replicates drawn",
+    "n_degenerate": "of these, replicates without a defined value, which the interval leaves out",
+    "method": "how interval or p-value were made",
+    "na_reason": "why a figure, or its interval, is missing",
+    "plan_hash": "SHA-256 of the evaluation plan",
+    "run_id": "of the evaluating run",
+}
+METRIC_MEANINGS = {
+    "auroc": "area under the ROC curve; ties count half",
+    "auprc": "step-wise average precision; chance level is the prevalence",
+    "f1": "2 TP / (2 TP + FP + FN) at the flag",
+    "mcc": "Matthews correlation coefficient at the flag",
+    "sensitivity": "TP / (TP + FN) at the flag",
+    "specificity": "TN / (TN + FP) at the flag",
+    "ppv": "TP / (TP + FP) at the flag",
+    "npv": "TN / (TN + FN) at the flag",
+    "brier": "mean squared difference of score and outcome",
+    "auroc_delong": "the same area, with DeLong's interval",
+    "prevalence": "share of rows with the outcome",
+    "scaled_brier": "1 - Brier / (q (1 - q)), q the prevalence",
+    "citl": "calibration-in-the-large: intercept with the slope fixed at 1; 0 is perfect",
+    "cal_slope": "calibration slope; 1 is perfect, below 1 scores are too extreme",
+    "ici": "mean distance of the score from the smoothed observed share",
+    "e50": "median of these distances",
+    "e90": "90th percentile of these distances",
+    "emax": "largest of these distances",
+    "spiegelhalter_z": "Spiegelhalter's z of calibration",
+    "hosmer_lemeshow": "Hosmer and Lemeshow's chi-square",
+    "ccc": "Lin's concordance correlation coefficient, variances with the n denominator",
+    "pearson": "Pearson's correlation",
+    "bias_correction": "Cb = CCC / Pearson's correlation",
+    "explained_variance": "1 - MSE / variance of the measured values; bias is penalised",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "bias": "mean of predicted - measured",
+    "loa_low": "bias - 1.96 SD of the differences",
+    "loa_high": "bias + 1.96 SD of the differences",
+    "coverage": "share of measured values within the predictive interval; named `coverage_90` at level 0.9",
+    "nll": "mean negative log density of N(mu, sigma^2), in nats",
+    "crps": "mean continuous ranked probability score of N(mu, sigma^2), in the target's unit",
+    "sharpness": "root of the mean predictive variance",
+    "auroc_difference": "AUROC of the score - AUROC of SARC-F, or of the ideal's Bayes score",
+    "explained_variance_ratio": "explained variance over the ideal's",
+    "nll_difference": "NLL - the ideal's",
+}
+HEADLINE_MEANINGS = {
+    "dataset": "as in the results table",
+    "quantity": "the results table's `outcome`",
+    "metric": "the metric; `auroc_difference vs <comparator>` for a comparison",
+    "n": "rows",
+    "attained": "the estimate, three decimals",
+    "ci_low": "lower end of its interval",
+    "ci_high": "upper end of its interval",
+    "p_value": "where there is a test",
+    "ideal": "the same metric of the simulator's ideal; missing without truth",
+    "attained_over_ideal": "the ratio, for metrics where larger is better",
+}
+TABLE_ONE_MEANINGS = {
+    "variable": "label and unit",
+    "with": "summary of patients with the outcome, as printed",
+    "without": "summary of patients without it",
+    "p": "p-value as printed",
+    "p_value": "p-value as a number",
+    "test": "name of the test",
+    "smd": "standardised difference, with - without",
+    "n_missing": "rows without a value",
+    "n_<group>": "rows with a value",
+    "n_missing_<group>": "rows without a value",
+    "mean_<group>": "mean",
+    "sd_<group>": "standard deviation (ddof 1)",
+    "median_<group>": "median",
+    "q1_<group>": "lower quartile, linear interpolation",
+    "q3_<group>": "upper quartile, linear interpolation",
+    "count_<group>": "number of rows that meet the level",
+    "percent_<group>": "their percentage",
+}
+
+
+def update(text: str) -> str:
+    """A page's text with its generated tables made anew; text without markers comes back unchanged.
+
+    Raises:
+        KeyError: a marker names a table that does not exist.
+    """
+    return _BLOCK.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n{match[3]}", text)
+
+
+def write(folder: Path = DOCS) -> None:
+    """Make the tables of every page below ``folder`` anew."""
+    for page in sorted(folder.rglob("*.md")):
+        before = page.read_text(encoding="utf-8")
+        after = update(before)
+        if after != before:
+            page.write_text(after, encoding="utf-8")
+
+
+def describe_attributes(cls: type) -> dict[str, str]:
+    """What the ``Args`` or ``Attributes`` section of a class's docstring says of each name."""
+    found: dict[str, str] = {}
+    name, inside = "", False
+    for line in inspect.getdoc(cls).splitlines() if cls.__doc__ else ():  # type: ignore[union-attr]
+        if line and not line.startswith(" "):
+            inside = line in ("Args:", "Attributes:")
+        elif inside and line.startswith("        "):
+            found[name] += f" {line.strip()}"
+        elif inside and line:
+            name, _, meaning = line.strip().partition(": ")
+            found[name] = meaning
+    return {name: meaning.replace("``", "`").rstrip(".") for name, meaning in found.items()}
+
+
+def describe_type(hint: Any) -> str:
+    """A field's type in the words of YAML."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(f"`{value}`" for value in arguments)
+    if origin in (types.UnionType, typing.Union):
+        return ", or ".join("null" if part is type(None) else describe_type(part) for part in arguments)
+    if origin is tuple:
+        return f"list of {describe_type(arguments[0])}"
+    return {bool: "true or false", int: "whole number", float: "number", str: "text"}.get(hint, "mapping")
+
+
+def describe_value(value: Any) -> str:
+    """A preset's value as YAML would have it; a key that a run must give itself is ``(yours)``."""
+    if value is dataclasses.MISSING:
+        return "(yours)"
+    if isinstance(value, list):
+        return f"`[{', '.join(_scalar(item) for item in value)}]`"
+    return f"`{_scalar(value)}`"
+
+
+def _scalar(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def config_table() -> str:
+    """One table for each section of the configuration: key, type, meaning, value in each preset."""
+    presets = {name: load_preset(name) for name in PRESETS}
+    unused = dict(KEY_MEANINGS)
+    parts, plain = [], []
+    for section, hint in typing.get_type_hints(RunConfig).items():
+        if not dataclasses.is_dataclass(hint):
+            values = ["see below"] * len(presets) if section == "targets" else _values(presets, section)
+            plain.append([f"`{section}`", describe_type(hint), unused.pop(section), *values])
+            continue
+        documented = describe_attributes(typing.cast(type, hint))
+        rows = []
+        for key, key_hint in typing.get_type_hints(hint).items():
+            path = f"{section}.{key}"
+            meaning = documented[key] if key in documented else unused.pop(path)
+            rows.append([f"`{path}`", describe_type(key_hint), meaning, *_values(presets, section, key)])
+        parts.append(f"### {section}\n\n" + _table(("key", "type", "meaning", *PRESETS), rows))
+    if unused:
+        raise KeyError(f"KEY_MEANINGS: {', '.join(unused)} are documented by their dataclass, or are no keys")
+    parts.append("### Keys without a section\n\n" + _table(("key", "type", "meaning", *PRESETS), plain))
+    return "\n".join(parts)
+
+
+def _values(presets: Mapping[str, Any], section: str, key: str | None = None) -> list[str]:
+    found = []
+    for preset in presets.values():
+        value = preset.get(section, dataclasses.MISSING)
+        if key is not None and value is not dataclasses.MISSING:
+            value = value.get(key, dataclasses.MISSING)
+        found.append(describe_value(value))
+    return found
+
+
+def target_table() -> str:
+    """Keys of one entry of ``targets``, then the entries of each preset."""
+    hints, documented = typing.get_type_hints(TargetConfig), describe_attributes(TargetConfig)
+    keys = [[f"`{key}`", describe_type(hint), documented[key]] for key, hint in hints.items()]
+    entries = [
+        [name, *(describe_value(target[key]) for key in hints)]
+        for name in PRESETS
+        for target in load_preset(name)["targets"]
+    ]
+    return _table(("key", "type", "meaning"), keys) + "\n" + _table(("preset", *hints), entries)
+
+
+def manifest_table() -> str:
+    """The manifest's columns: what a cell may hold, and what it means."""
+    rows = [
+        [
+            f"`{spec.name}`",
+            spec.describe_allowed(),
+            "yes" if spec.name in REQUIRED_COLUMNS else "",
+            spec.meaning,
+        ]
+        for spec in COLUMNS
+    ]
+    return _table(("column", "a cell holds", "required", "meaning"), rows)
+
+
+def reason_table() -> str:
+    """The reason codes, and the room of the package that gives each."""
+    rows = [
+        [
+            f"`{reason}`" if reason else "(empty)",
+            str(facts.outcome),
+            "yes" if facts.retryable else "no",
+            facts.meaning,
+            ", ".join(f"`{room}`" for room in _rooms_that_give(reason)) or "none yet",
+        ]
+        for reason, facts in REASONS.items()
+    ]
+    return _table(("reason", "outcome", "retryable", "meaning", "given by"), rows)
+
+
+def _rooms_that_give(reason: Reason) -> Iterator[str]:
+    name = re.compile(rf"\bReason\.{reason.name}\b")
+    files = [path for path in PACKAGE.rglob("*.py") if path.name != "errors.py"]
+    rooms = {path.relative_to(PACKAGE).parts[0] for path in files if name.search(path.read_text(encoding="utf-8"))}
+    yield from sorted(room.removesuffix(".py") for room in rooms)
+
+
+def score_table() -> str:
+    """Columns of the score table with the default clinical features, for a target ``<t>``."""
+    schema = score_schema(_DEFAULT_CLINICAL, ["<t>"])
+    _check_meanings("SCORE_MEANINGS", SCORE_MEANINGS, schema.names)
+    return _table(("column", "type", "meaning"), [[f"`{f.name}`", str(f.type), SCORE_MEANINGS[f.name]] for f in schema])
+
+
+def results_table() -> str:
+    """Columns of the results table."""
+    empty = _empty_results()
+    _check_meanings("RESULT_MEANINGS", RESULT_MEANINGS, list(empty.columns))
+    kinds = {"str": "text", "Int64": "whole number", "float64": "number"}
+    rows = [[f"`{name}`", kinds[str(dtype)], RESULT_MEANINGS[str(name)]] for name, dtype in empty.dtypes.items()]
+    return _table(("column", "type", "meaning"), rows)
+
+
+def metric_table() -> str:
+    """The planned metrics, their definition in a line, and how their interval is made."""
+    groups = {
+        "Of the outcome's score": OUTCOME_METRICS,
+        "Of a target's prediction": TARGET_METRICS,
+        "Of a comparison": COMPARISONS,
+    }
+    _check_meanings("METRIC_MEANINGS", METRIC_MEANINGS, [name for group in groups.values() for name in group])
+    parts = []
+    for title, group in groups.items():
+        rows = [[f"`{name}`", METRIC_MEANINGS[name], method] for name, method in group.items()]
+        parts.append(f"### {title}\n\n" + _table(("metric", "meaning", "interval or test"), rows))
+    return "\n".join(parts)
+
+
+def headline_columns() -> str:
+    """Columns of the headline table."""
+    empty = headline_table(_empty_results())
+    _check_meanings("HEADLINE_MEANINGS", HEADLINE_MEANINGS, list(empty.columns))
+    return _table(("column", "meaning"), [[f"`{name}`", meaning] for name, meaning in HEADLINE_MEANINGS.items()])
+
+
+def table_one_columns() -> str:
+    """Columns of Table 1, those of both groups in one line."""
+    suffix = re.compile(rf"_({'|'.join(table_one.GROUPS)})$")
+    names = list(dict.fromkeys(suffix.sub("_<group>", name) for name in table_one.COLUMNS))
+    _check_meanings("TABLE_ONE_MEANINGS", TABLE_ONE_MEANINGS, names)
+    return _table(("column", "meaning"), [[f"`{name}`", TABLE_ONE_MEANINGS[name]] for name in names])
+
+
+def _empty_results() -> pd.DataFrame:
+    config = EvaluationConfig(
+        n_boot=1, confidence_level=0.95, interval_level=0.9, min_cell_size=1, subgroups=(), age_band_edges_years=()
+    )
+    return Sheet(dataset="", plan=make_plan(config, []), run_id="", seed=0).to_frame()
+
+
+def _check_meanings(where: str, meanings: Mapping[str, str], names: Sequence[str]) -> None:
+    if set(meanings) != set(names):
+        raise KeyError(f"docs/make_reference.py, {where}: {sorted(set(meanings) ^ set(names))} differ from the code")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *[[cell.replace("|", "\\|") for cell in row] for row in rows]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "config": config_table,
+    "targets": target_table,
+    "manifest": manifest_table,
+    "reasons": reason_table,
+    "scores": score_table,
+    "results": results_table,
+    "metrics": metric_table,
+    "headline": headline_columns,
+    "table-one": table_one_columns,
+}
+
+if __name__ == "__main__":
+    write()
