@@ -126,9 +126,20 @@ def evaluate(config: ConfigArgument, set_: SetOption = None) -> None:
     screen.print_headline(console, run)
 
 
+@app.command(epilog="Example: sarc-ray report run.yaml")
+def report(config: ConfigArgument, set_: SetOption = None) -> None:
+    """Draw an evaluated run as one HTML folder that opens from disk."""
+    from sarc_ray import reporting
+    from sarc_ray.report.html import PAGE
+
+    run = _load(config, set_)
+    _run_stage(run, "report", reporting.report)
+    console.print(f"open {run.path('report', PAGE)} in a browser", highlight=False, soft_wrap=True)
+
+
 @app.command(name="run", epilog="Example: sarc-ray run run.yaml")
 def run_all(config: ConfigArgument, set_: SetOption = None) -> None:
-    """Do all of the work in order: prepare, train, tune, score, evaluate."""
+    """Do all of the work in order: prepare, train, tune, score, evaluate, report."""
     from sarc_ray import screen
 
     run = _load(config, set_)
@@ -172,7 +183,7 @@ def bundle_verify(uri: Annotated[str, typer.Argument(metavar="URL", help="Folder
 
 def _run_stages(run: Run) -> None:
     """All verbs after the simulation, in order, on one engine."""
-    from sarc_ray import pipeline
+    from sarc_ray import pipeline, reporting
 
     with pipeline.engine(run):
         _run_stage(run, "prepare", pipeline.prepare)
@@ -181,6 +192,7 @@ def _run_stages(run: Run) -> None:
         for name in run.config.data.scored_datasets():
             _run_stage(run, f"score {name}", functools.partial(_score, name))
         _run_stage(run, "evaluate", pipeline.evaluate)
+    _run_stage(run, "report", reporting.report)
 
 
 def _score(name: str, run: Run, tell: Any) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def print_artefacts(console: Console, run: Run) -> None:
     """Where a run's results lie."""
     console.print(f"\nAll artefacts lie under {run.config.run.directory}:", highlight=False)
     for name, meaning in (
+        ("report/index.html", "the report; open it in a browser"),
         ("results/results.csv", "all figures in long form"),
         ("bundle", "the model, portable; check it with 'sarc-ray bundle verify'"),
         ("scores", "score tables, one outcome row per image"),

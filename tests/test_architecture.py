@@ -26,13 +26,13 @@ ORDER = (
     ("distributed",),
     ("run",),
     ("intake",),
-    ("pipeline",),
+    ("pipeline", "reporting"),
     ("demo", "screen", "scoring_request", "job"),
     ("cli",),
 )
 LEVEL = {room: level for level, group in enumerate(ORDER) for room in group}
 WITHOUT_TORCH = ("cohort", "stats", "imaging", "simulate", "stage2", "evaluation", "report")
-WITHOUT_RAY = (*WITHOUT_TORCH, "stage1", "bundle", "scoring", "tables", "privacy", "object_server")
+WITHOUT_RAY = (*WITHOUT_TORCH, "stage1", "bundle", "scoring", "tables", "privacy", "object_server", "reporting")
 
 
 def modules(room: str) -> list[str]:

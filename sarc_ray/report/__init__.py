@@ -1,1 +1,1 @@
-"""Tables and figures of a run as one folder of HTML."""
+"""Draw a finished run: figures as SVG with their numbers as CSV, and one HTML page that needs no network."""

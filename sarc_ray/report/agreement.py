@@ -1,0 +1,201 @@
+"""Figures of stage 1: agreement with the measured values, and uncertainty.
+
+Concordance and uncertainty spikes are the paper's Figure 3, Bland-Altman its Figure S1.
+
+Rows of the numbers are sorted by the prediction, so that those of one target cannot be matched with another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from sarc_ray.cohort.schema import TargetConfig
+from sarc_ray.evaluation.rows import numbers
+from sarc_ray.report import style, words
+from sarc_ray.report.content import Absent, Report, TestSet
+from sarc_ray.stats import agreement
+from sarc_ray.stats.arrays import Interval
+
+# More spikes than this cannot be told apart in a figure of this width.
+_MAX_SPIKES = 250
+
+
+def concordance_figure(report: Report, test_set: TestSet, target: TargetConfig) -> style.Figure | Absent:
+    """Predicted against measured values with the line of identity."""
+    rows = _rows(report, test_set, target)
+    if isinstance(rows, Absent):
+        return rows
+    ccc = report.results.row(test_set.name, "ccc", score=f"{target.name}_mu", target=target.name)
+    low = float(min(rows["measured"].min(), rows["predicted"].min()))
+    high = float(max(rows["measured"].max(), rows["predicted"].max()))
+    margin = 0.05 * (high - low or 1)
+    text = f"CCC {words.estimate(ccc)}" + _ideal(report, test_set, target, "ccc")
+    with style.canvas(style.WIDTH_IN, 4.6) as figure:
+        axes = figure.subplots()
+        axes.plot([low, high], [low, high], color=style.GREY, lw=1, ls="--", label="identity")
+        _marks(axes, rows["measured"], rows["predicted"])
+        axes.set(
+            xlim=(low - margin, high + margin),
+            ylim=(low - margin, high + margin),
+            aspect="equal",
+            xlabel=f"Measured, {target.unit}",
+            ylabel=f"Predicted, {target.unit}",
+            title=f"{target.label}\n{test_set.label}, n = {len(rows)}",
+        )
+        style.note(axes, text)
+        svg = style.to_svg(figure)
+    return style.Figure(
+        name=f"concordance-{target.name}-{test_set.name}",
+        title=f"{target.label}: concordance, {test_set.label.lower()}",
+        caption=(
+            "Predicted against measured value of each patient; dashed: identity. Lin's concordance correlation "
+            f"coefficient with its {100 * report.confidence_level:g}% interval."
+        ),
+        svg=svg,
+        numbers=rows[["measured", "predicted"]],
+    )
+
+
+def bland_altman_figure(report: Report, test_set: TestSet, target: TargetConfig) -> style.Figure | Absent:
+    """Difference against mean, with bias and limits of agreement."""
+    rows = _rows(report, test_set, target)
+    if isinstance(rows, Absent):
+        return rows
+    result = agreement.bland_altman(rows["measured"], rows["predicted"], confidence_level=report.confidence_level)
+    points = pd.DataFrame(
+        {
+            "part": "patient",
+            "mean": (rows["measured"] + rows["predicted"]) / 2,
+            "difference": rows["predicted"] - rows["measured"],
+        }
+    )
+    limits = {"bias": result.bias, "loa_low": result.loa_low, "loa_high": result.loa_high}
+    lines = pd.DataFrame(
+        {"part": name, "difference": found.estimate, "ci_low": found.ci_low, "ci_high": found.ci_high}
+        for name, found in limits.items()
+    )
+    with style.canvas(style.WIDTH_IN, 4.2) as figure:
+        axes = figure.subplots()
+        _marks(axes, points["mean"], points["difference"])
+        _draw_limits(axes, limits)
+        axes.set(
+            xlabel=f"Mean of predicted and measured, {target.unit}",
+            ylabel=f"Predicted \u2212 measured, {target.unit}",
+            title=f"{target.label}\n{test_set.label}, n = {len(rows)}",
+        )
+        svg = style.to_svg(figure)
+    return style.Figure(
+        name=f"bland-altman-{target.name}-{test_set.name}",
+        title=f"{target.label}: Bland-Altman, {test_set.label.lower()}",
+        caption=(
+            f"Average difference {words.number(result.bias.estimate, 2)} \u00b1 {words.number(result.sd, 2)} "
+            f"{target.unit} (SD). Solid: bias; dashed: 95% limits of agreement; bands: their "
+            f"{100 * report.confidence_level:g}% intervals."
+        ),
+        svg=svg,
+        numbers=pd.concat([points, lines], ignore_index=True),
+    )
+
+
+def spikes_figure(report: Report, test_set: TestSet, target: TargetConfig) -> style.Figure | Absent:
+    """Predictions in rising order with one standard deviation either way, and the measured values.
+
+    Everything is standardised by the mean and SD of the training set's measured values, as in the paper.
+    """
+    rows = _rows(report, test_set, target)
+    if isinstance(rows, Absent):
+        return rows
+    mean, sd = report.training_scale[target.name]
+    drawn = pd.DataFrame(
+        {
+            "rank": np.arange(1, len(rows) + 1),
+            "predicted": (rows["predicted"] - mean) / sd,
+            "sigma": rows["sigma"] / sd,
+            "measured": (rows["measured"] - mean) / sd,
+        }
+    )
+    if len(drawn) > _MAX_SPIKES:
+        drawn = drawn.iloc[np.linspace(0, len(drawn) - 1, _MAX_SPIKES).round().astype(int)].reset_index(drop=True)
+    inside = float((np.abs(drawn["measured"] - drawn["predicted"]) <= drawn["sigma"]).mean())
+    with style.canvas(style.WIDTH_IN, 3.5) as figure:
+        axes = figure.subplots()
+        low, high = drawn["predicted"] - drawn["sigma"], drawn["predicted"] + drawn["sigma"]
+        axes.vlines(drawn["rank"], low, high, color=style.LIGHT, lw=1.6, zorder=1, label="predicted \u00b1 \u03c3")
+        axes.plot(drawn["rank"], drawn["measured"], "o", mfc="none", mec=style.GREEN, ms=3.4, mew=0.9, label="measured")
+        axes.plot(drawn["rank"], drawn["predicted"], "s", color=style.VERMILION, ms=2.6, label="predicted")
+        axes.set(
+            xlabel="Patients by rising prediction",
+            ylabel="SD of training set",
+            title=f"{target.label}\n{test_set.label}, {_shown(len(drawn), len(rows))}",
+        )
+        figure.legend(loc="outside lower center", ncols=3, handlelength=1.2)
+        svg = style.to_svg(figure)
+    coverage = report.results.row(
+        test_set.name, f"coverage_{100 * report.interval_level:g}", score=f"{target.name}_mu", target=target.name
+    )
+    return style.Figure(
+        name=f"uncertainty-{target.name}-{test_set.name}",
+        title=f"{target.label}: uncertainty, {test_set.label.lower()}",
+        caption=(
+            f"Standardised by the training set (mean {words.number(mean, 2)}, SD {words.number(sd, 2)} {target.unit}). "
+            f"Within one standard deviation of the prediction: {100 * inside:.0f}% of the measured values shown "
+            "(68% if the uncertainty is right and normal). "
+            f"Share inside the {100 * report.interval_level:g}% interval: {words.estimate(coverage)}."
+        ),
+        svg=svg,
+        numbers=drawn,
+    )
+
+
+def _rows(report: Report, test_set: TestSet, target: TargetConfig) -> pd.DataFrame | Absent:
+    """Scored and measured patients of a target, by rising prediction: ``measured, predicted, sigma``."""
+    where = f"{target.label}, {test_set.label.lower()}"
+    result = report.results.row(test_set.name, "ccc", score=f"{target.name}_mu", target=target.name)
+    if result is None or target.name not in test_set.frame:
+        return Absent(reason=f"{where}: it was not measured in this data set.")
+    if np.isnan(result["estimate"]):
+        return Absent(reason=f"{where}: {result['na_reason']}.")
+    columns = {"measured": target.name, "predicted": f"{target.name}_mu", "sigma": f"{target.name}_sigma"}
+    rows = pd.DataFrame({name: numbers(test_set.frame, column) for name, column in columns.items()})
+    rows = rows[rows.notna().all(axis=1)]
+    return rows.sort_values(["predicted", "measured"], ignore_index=True)
+
+
+def _marks(axes: Axes, x: pd.Series, y: pd.Series) -> None:
+    axes.plot(x, y, "o", ms=4, color=style.BLUE, alpha=0.55, mec="none", rasterized=style.as_pixels(len(x)))
+
+
+def _draw_limits(axes: Axes, limits: Mapping[str, Interval]) -> None:
+    """Bias and limits with their bands; the value stands above each line at the right edge."""
+    axes.axhline(0, color=style.LIGHT, lw=0.8, zorder=0)
+    for name, line in limits.items():
+        colour, dash = (style.VERMILION, "-") if name == "bias" else (style.INK, "--")
+        axes.axhline(line.estimate, color=colour, ls=dash, lw=1.3, zorder=3)
+        if not np.isnan(line.ci_low):
+            axes.axhspan(line.ci_low, line.ci_high, color=colour, alpha=0.12, lw=0, zorder=0)
+        axes.annotate(
+            words.number(line.estimate, 2),
+            (1, line.estimate),
+            xycoords=("axes fraction", "data"),
+            xytext=(-3, 3),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=9,
+            color=colour,
+            bbox={"facecolor": style.PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
+            zorder=4,
+        )
+
+
+def _ideal(report: Report, test_set: TestSet, target: TargetConfig, metric: str) -> str:
+    row = report.results.row(test_set.name, metric, score="ideal", target=target.name) if report.simulated else None
+    return "" if row is None or np.isnan(row["estimate"]) else f"\nideal predictor {words.estimate(row)}"
+
+
+def _shown(n_shown: int, n: int) -> str:
+    return f"n = {n}" if n_shown == n else f"{n_shown} of {n} patients, evenly spaced"

@@ -1,0 +1,288 @@
+"""The verb ``report``: gather a finished run's tables, explain its model, and have the report room draw them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sarc_ray import __version__, intake, storage, tables
+from sarc_ray.bundle import Bundle, load_bundle, read_manifest_of
+from sarc_ray.cohort.selection import FlowStep
+from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE
+from sarc_ray.errors import REASONS, BundleError
+from sarc_ray.evaluation.rows import numbers
+from sarc_ray.evaluation.table_one import table_one
+from sarc_ray.imaging.preprocess import process_image
+from sarc_ray.report.content import (
+    Absent,
+    Archive,
+    Cohort,
+    Example,
+    Lineage,
+    Report,
+    Results,
+    ShapValues,
+    TestSet,
+)
+from sarc_ray.report.explanations import choose_examples
+from sarc_ray.report.html import PAGE, write_report
+from sarc_ray.run import Run
+from sarc_ray.stage2.features import build_features
+
+Tell = Callable[[str, int, int], None]
+# Raised when the page shows something else for the same results.
+REPORT_VERSION = 1
+MAX_SHAP_PATIENTS = 1000
+_LABELS = {TEST_INTERNAL: "Internal test set", TEST_EXTERNAL: "External test set"}
+_PARTS = {TRAIN: "Training", TUNE: "Tuning", TEST_INTERNAL: "Internal test"}
+_STAGES = ("simulate", "prepare", "train", "tune", f"score-{TEST_INTERNAL}", f"score-{TEST_EXTERNAL}", "score-archive")
+
+
+def report(run: Run, tell: Tell | None = None) -> dict[str, Any]:
+    """Write the run's report: one folder with ``index.html``, figures and their numbers.
+
+    A report that lacks something (pictures whose store was away, say) is drawn again when asked for again.
+
+    Raises:
+        StorageError: the run was not evaluated, or its folder cannot be written.
+    """
+    evaluated = run.finished("evaluate")
+    config = run.config
+    archive = _record(run, "score-archive")
+    inputs = [
+        evaluated["fingerprint"],
+        run.finished("tune")["facts"]["model_id"],
+        archive["fingerprint"] if config.data.archive and archive else None,
+        REPORT_VERSION,
+    ]
+    earlier = _record(run, "report")
+    if earlier and (earlier["facts"]["absent"] or not storage.exists(run.path("report", PAGE))):
+        storage.remove_tree(run.path("stages", "report.json"))
+
+    def work() -> dict[str, Any]:
+        content = gather(run)
+        if tell:
+            tell("steps", 1, 2)
+        facts = write_report(run.path("report"), content)
+        if tell:
+            tell("steps", 2, 2)
+        return dict(facts)
+
+    return run.stage("report", inputs=inputs, work=work)
+
+
+def gather(run: Run) -> Report:
+    """Read what a finished run holds, and explain its model on the internal test set.
+
+    Raises:
+        StorageError: a table of the run is missing.
+    """
+    config = run.config
+    results = Results(table=storage.read_table(run.path("results", "results.parquet")))
+    names = [str(name) for name in results.table["dataset"].unique()]
+    test_sets = tuple(
+        TestSet(name=name, label=_LABELS.get(name, name), frame=intake.labelled_scores(run, name)) for name in names
+    )
+    cohort = intake.read_cohort(run, "derivation")
+    outcome = config.outcome.column if config.outcome.definition == "column" else "sarcopenia"
+    manifest = read_manifest_of(run.path("bundle"))
+    try:
+        bundle: Bundle | Absent = load_bundle(run.path("bundle"))
+    except BundleError as error:
+        bundle = Absent(reason=f"The bundle cannot be used: {error}.")
+    internal = next((test_set for test_set in test_sets if test_set.name == TEST_INTERNAL), None)
+    return Report(
+        title=config.run.name,
+        run_id=str(results.table["run_id"].iloc[0]),
+        simulated=config.data.truth is not None,
+        outcome=str(outcome).replace("_", " "),
+        threshold=manifest.threshold,
+        interval_level=config.evaluation.interval_level,
+        confidence_level=config.evaluation.confidence_level,
+        targets=config.targets,
+        training_scale=_training_scale(cohort, [target.name for target in config.targets]),
+        cohorts=_cohorts(run, cohort),
+        test_sets=test_sets,
+        table_one=_tables_one(run, cohort, names),
+        results=results,
+        shap=_shap(bundle, internal),
+        examples=_examples(run, bundle, internal),
+        archive=_archive(run),
+        lineage=_lineage(run, results),
+    )
+
+
+def _training_scale(cohort: pd.DataFrame, names: list[str]) -> dict[str, tuple[float, float]]:
+    """Mean and SD (ddof 0, as in stage 1) of the measured values of the training patients."""
+    training = cohort[cohort["split"] == TRAIN]
+    return {name: (float(training[name].mean()), float(training[name].std(ddof=0))) for name in names}
+
+
+def _cohorts(run: Run, derivation: pd.DataFrame) -> tuple[Cohort, ...]:
+    sizes = derivation.groupby("split")["patient_id"].nunique()
+    parts = {label: int(sizes[name]) for name, label in _PARTS.items() if name in sizes}
+    found = [Cohort(name="derivation", label="Derivation cohort", flow=_flow(run, "derivation"), parts=parts)]
+    if run.config.data.external is not None:
+        flow = _flow(run, "external")
+        external = {_LABELS[TEST_EXTERNAL]: flow[-1].n_patients}
+        found.append(Cohort(name="external", label="External cohort", flow=flow, parts=external))
+    return tuple(found)
+
+
+def _flow(run: Run, name: str) -> tuple[FlowStep, ...]:
+    table = storage.read_table(run.path("cohort", f"{name}_flow.csv"))
+    return tuple(
+        FlowStep(
+            label=str(row["label"]),
+            n_images=int(row["n_images"]),
+            n_patients=int(row["n_patients"]),
+            excluded_images=int(row["excluded_images"]),
+            excluded_patients=int(row["excluded_patients"]),
+        )
+        for row in table.to_dict("records")
+    )
+
+
+def _tables_one(run: Run, cohort: pd.DataFrame, names: list[str]) -> dict[str, pd.DataFrame]:
+    """The derivation cohort as a whole, as in the paper, then the evaluated test sets from the results."""
+    found = {"Derivation cohort": table_one(cohort)}
+    for name in names:
+        uri = run.path("results", f"table_one_{name}.csv")
+        if storage.exists(uri):
+            found[_LABELS.get(name, name)] = storage.read_table(uri)
+    return found
+
+
+def _shap(bundle: Bundle | Absent, internal: TestSet | None) -> ShapValues | Absent:
+    """SHAP values of the internal test set; of evenly spaced patients where there are very many."""
+    if isinstance(bundle, Absent):
+        return bundle
+    if internal is None:
+        return Absent(reason="The internal test set was not evaluated, so there are no patients to explain.")
+    from sarc_ray.stage2.explain import shap_values  # slow to import
+
+    names = [target.name for target in bundle.spec.targets]
+    mu_only = [target.name for target in bundle.spec.targets if not target.positive]
+    rows = internal.frame[internal.frame["score"].notna()].sort_values("row_id")
+    n_scored = len(rows)
+    if n_scored > MAX_SHAP_PATIENTS:
+        rows = rows.iloc[np.linspace(0, n_scored - 1, MAX_SHAP_PATIENTS).round().astype(int)]
+    features = build_features(rows, bundle.spec.clinical_features, names, mu_only=mu_only)
+    known = features.notna().all(axis=1)
+    features = features[known].reset_index(drop=True)
+    if features.empty:
+        return Absent(reason="No patient of the internal test set has all features of stage 2.")
+    explanation = shap_values(bundle.stage2, features)
+    whole = len(features) == n_scored
+    shown = f"the {n_scored:,} patients" if whole else f"{len(features):,} of {n_scored:,} patients, evenly spaced,"
+    return ShapValues(
+        values_NF=explanation.values,
+        features=features[list(explanation.feature_names)],
+        label=explanation.label,
+        patients=f"{shown} of the internal test set",
+    )
+
+
+def _examples(run: Run, bundle: Bundle | Absent, internal: TestSet | None) -> tuple[Example, ...] | Absent:
+    """A typical patient of each sex and outcome, with heat maps; pictures come from the manifest's own store."""
+    if isinstance(bundle, Absent):
+        return bundle
+    if internal is None or "sex" not in internal.frame:
+        return Absent(reason="The internal test set has no column sex, or was not evaluated: no patients were chosen.")
+    chosen = choose_examples(internal.frame)
+    rows = {
+        row_id: internal.frame[internal.frame["row_id"] == row_id].iloc[0]
+        for _, _, row_id in chosen
+        if row_id is not None
+    }
+    objects = dict(zip(rows, storage.read_many([str(row["image_uri"]) for row in rows.values()]), strict=True))
+    return tuple(
+        Example(sex=sex, outcome=outcome, image_HW=None, heat_HW={}, predicted={}, absent="no such patient was scored")
+        if row_id is None
+        else _example(run, bundle, sex, outcome, rows[row_id], objects[row_id])
+        for sex, outcome, row_id in chosen
+    )
+
+
+def _example(run: Run, bundle: Bundle, sex: str, outcome: int, row: pd.Series, found: bytes | Exception) -> Example:
+    from sarc_ray.stage1.saliency import grad_cam  # imports torch
+
+    result = process_image(found, run.config.preprocess)
+    if result.image_HW is None:
+        why = f"the radiograph could not be read again: {REASONS[result.reason].meaning}"
+        return Example(sex=sex, outcome=outcome, image_HW=None, heat_HW={}, predicted={}, absent=why)
+    picture_NHW = result.image_HW[None]
+    config = run.config.fit
+    heat_HW = {
+        target.name: grad_cam(members, picture_NHW, device=config.device, threads=config.threads)[0]
+        for target, members in zip(bundle.spec.targets, bundle.members, strict=True)
+    }
+    predicted = {name: (float(row[f"{name}_mu"]), float(row[f"{name}_sigma"])) for name in heat_HW}
+    return Example(sex=sex, outcome=outcome, image_HW=result.image_HW, heat_HW=heat_HW, predicted=predicted, absent="")
+
+
+def _archive(run: Run) -> Archive | Absent:
+    """Counts of the archive's score table, file by file: an archive need not fit into memory."""
+    if run.config.data.archive is None:
+        return Absent(reason="No archive: the run's configuration names none (data.archive).")
+    uri = run.path("scores", "archive")
+    pointer = tables.read_pointer(uri)
+    if pointer is None:
+        return Absent(reason="The archive was not scored yet; run 'sarc-ray score' with '--dataset archive'.")
+    keys = ["outcome", "reason", "retryable"]
+    counts, n_flagged = [], 0
+    for part in tables.iterate(uri, columns=[*keys, "flag"]):
+        frame = part.to_pandas()
+        n_flagged += int((numbers(frame, "flag") == 1).sum())
+        counts.append(frame.groupby(keys).size())
+    total = pd.concat(counts).groupby(level=keys).sum().rename("n").reset_index()
+    return Archive(counts=total, n_rows=pointer.n_rows, n_flagged=n_flagged)
+
+
+def _lineage(run: Run, results: Results) -> Lineage:
+    manifest = read_manifest_of(run.path("bundle"))
+    records = {name: _record(run, name) for name in (*_STAGES, "evaluate")}
+    stages = pd.DataFrame(
+        {
+            "stage": name,
+            "fingerprint": record["fingerprint"],
+            "seconds": record["seconds"],
+            "facts": ", ".join(f"{key}: {_plain(value)}" for key, value in record["facts"].items()),
+        }
+        for name, record in records.items()
+        if record
+    )
+    facts = {
+        "Run": str(results.table["run_id"].iloc[0]),
+        "Model": manifest.model_id,
+        "Evaluation plan": str(results.table["plan_hash"].iloc[0]),
+        "SARC-Ray": __version__,
+        "Stage 2": str(manifest.stage2["algorithm"]).replace("_", " "),
+        "Threshold": f"{manifest.threshold:.4f}",
+        "Outcome": run.config.outcome.column or run.config.outcome.definition,
+        "Clinical features": ", ".join(run.config.clinical_features) or "none",
+        "Packages of the model": ", ".join(f"{name} {version}" for name, version in manifest.packages.items()),
+    }
+    for name in (TEST_INTERNAL, TEST_EXTERNAL, "archive"):
+        pointer = tables.read_pointer(run.path("scores", name))
+        if pointer is not None:
+            facts[f"Score table {name}"] = f"version {pointer.version}, {pointer.n_rows:,} rows"
+    return Lineage(facts=facts, stages=stages, configuration=storage.read_text(run.path("config.yaml")))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _record(run: Run, stage: str) -> dict[str, Any] | None:
+    """A stage's record, or None where it has not finished."""
+    uri = run.path("stages", f"{stage}.json")
+    if not storage.exists(uri):
+        return None
+    record: dict[str, Any] = storage.read_json(uri)
+    return record
