@@ -56,6 +56,32 @@ def simulate(
     _run_stage(_load(config, set_), "simulate", lambda run, tell: pipeline.simulate(run, to, tell))
 
 
+@app.command(epilog="Example: sarc-ray check cohort/manifest.csv --config run.yaml")
+def check(
+    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="A .csv or .parquet file, any fsspec URL.")],
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="CONFIG", help="The run that will use it: checks what that needs.")
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Say what is missing, implausible or inconsistent in a manifest, and what it offers; reads no image.
+
+    Exit code 2 when there are errors.
+    """
+    with console.status("loading"):
+        from sarc_ray.checkup.display import print_checkup
+        from sarc_ray.checkup.examine import examine
+        from sarc_ray.run import load_run
+
+    if config is None and set_:
+        raise ConfigError("--set: changes a run's configuration; name it with --config")
+    run = load_run(config, set_ or []) if config is not None else None
+    checkup = examine(manifest, run.config if run is not None else None)
+    print_checkup(console, checkup)
+    if checkup.n_errors:
+        raise typer.Exit(code=exits.USAGE)
+
+
 @app.command(epilog="Example: sarc-ray prepare run.yaml")
 def prepare(config: ConfigArgument, set_: SetOption = None) -> None:
     """Read the manifests, select and split patients, and turn their radiographs into small pictures."""
@@ -170,6 +196,15 @@ def key(path: Annotated[str, typer.Argument(help="File to write; an existing one
     console.print(
         f"wrote {path}; keep it secret, and keep it: the same key makes the same patient keys", highlight=False
     )
+
+
+@app.command(epilog="Example: sarc-ray version")
+def version() -> None:
+    """Print the versions of what matters; put them into a report of an error."""
+    from sarc_ray.versions import installed_versions
+
+    for name, text in installed_versions().items():
+        console.print(f"{name:24} {text}", highlight=False)
 
 
 @bundle_app.command("verify", epilog="Example: sarc-ray bundle verify runs/demo/bundle")

@@ -24,6 +24,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int, str], ...] = (
     (errors.BundleError, 6, "a bundle is damaged, altered or of another kind"),
     (errors.SarcRayError, 1, "another error of ours"),
 )
+USAGE = 2
 INTERRUPTED = 130
 
 _error_console = Console(stderr=True)

@@ -18,7 +18,7 @@ from sarc_ray.run import Run, RunConfig
 def select_derivation(run: Run) -> pd.DataFrame:
     """Read, select, split and label the derivation cohort; writes it and the flow of its selection."""
     config = run.config
-    manifest = read_manifest(config.data.derivation, required=config.clinical_features, numeric=_label_columns(config))
+    manifest = read_manifest(config.data.derivation, required=config.clinical_features, numeric=label_columns(config))
     selection = select(manifest, config.eligibility, outcome=config.outcome)
     labels = outcome_labels(selection.frame, config.outcome)
     frame = assign_splits(selection.frame, config.split, labels=labels, seed=config.run.seed).assign(outcome=labels)
@@ -30,7 +30,7 @@ def select_external(run: Run) -> pd.DataFrame:
     """The same for the external cohort, which is a test set as a whole (paper: complete ALM data required)."""
     config = run.config
     assert config.data.external is not None
-    manifest = read_manifest(config.data.external, required=config.clinical_features, numeric=_label_columns(config))
+    manifest = read_manifest(config.data.external, required=config.clinical_features, numeric=label_columns(config))
     require_alm = any(target.name == "alm_kg" for target in config.targets)
     selection = select(manifest, config.eligibility, outcome=config.outcome, require_alm=require_alm)
     frame = selection.frame.assign(split=TEST_EXTERNAL, outcome=outcome_labels(selection.frame, config.outcome))
@@ -38,7 +38,8 @@ def select_external(run: Run) -> pd.DataFrame:
     return frame
 
 
-def _label_columns(config: RunConfig) -> list[str]:
+def label_columns(config: RunConfig) -> list[str]:
+    """Columns of measured values that training and evaluation need: the targets, and what the outcome is made of."""
     known = {"alm_kg", "hgs_kg", "crt_s"}
     columns = [target.name for target in config.targets]
     columns += [name for name in outcome_columns(config.outcome) if name in known or config.outcome.column == name]

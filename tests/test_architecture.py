@@ -13,7 +13,7 @@ PACKAGE = ROOT / "sarc_ray"
 # Imports point to the left only; rooms of one group may use each other as far as Python can load them.
 ORDER = (
     ("errors",),
-    ("config", "storage", "privacy", "object_server", "exits"),
+    ("config", "storage", "privacy", "object_server", "exits", "versions"),
     ("tables",),
     ("cohort", "stats"),
     ("imaging",),
@@ -26,6 +26,7 @@ ORDER = (
     ("distributed",),
     ("run",),
     ("intake",),
+    ("checkup",),
     ("pipeline", "reporting"),
     ("demo", "screen", "scoring_request", "job"),
     ("cli",),

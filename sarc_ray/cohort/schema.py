@@ -188,18 +188,27 @@ def read_manifest(uri: str, *, required: Sequence[str] = (), numeric: Sequence[s
         ManifestError: a column is missing, or a value is wrong; names row, column, value, what is allowed and
             the remedy of the first few findings, and how many there are.
     """
-    try:
-        raw = storage.read_table(uri)
-    except ValueError as error:
-        raise ManifestError(
-            f"{uri}: not a readable table ({error}); write UTF-8 CSV with one header line, or Parquet"
-        ) from error
-    _check_version(uri, raw)
+    raw = _read_raw(uri)
     frame, findings = _type_columns(raw, base=_folder(uri), required=required, numeric=numeric)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         raise ManifestError(_error_text(uri, errors))
     return frame
+
+
+def inspect_manifest(
+    uri: str, *, required: Sequence[str] = (), numeric: Sequence[str] = ()
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """As :func:`read_manifest`, but findings are returned, errors and warnings, and wrong values become missing.
+
+    Raises:
+        StorageError: the manifest cannot be read.
+        SchemaVersionError: written for a newer release.
+        ManifestError: it is no table.
+    """
+    frame, findings = _type_columns(_read_raw(uri), base=_folder(uri), required=required, numeric=numeric)
+    findings = [*findings, *check_plausibility(frame)]
+    return frame, sorted(findings, key=lambda finding: finding.severity != "error")
 
 
 def check_manifest(
@@ -216,6 +225,17 @@ def check_manifest(
     typed, findings = _type_columns(frame, base=base, required=required, numeric=numeric)
     findings = [*findings, *check_plausibility(typed)]
     return sorted(findings, key=lambda finding: finding.severity != "error")
+
+
+def _read_raw(uri: str) -> pd.DataFrame:
+    try:
+        raw = storage.read_table(uri)
+    except ValueError as error:
+        raise ManifestError(
+            f"{uri}: not a readable table ({error}); write UTF-8 CSV with one header line, or Parquet"
+        ) from error
+    _check_version(uri, raw)
+    return raw
 
 
 def _folder(uri: str) -> str:
