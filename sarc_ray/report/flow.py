@@ -17,7 +17,7 @@ from sarc_ray.report.content import Cohort
 
 # Page units are inches, y downwards from the top.
 _BOX_WIDTH, _SIDE_WIDTH, _GAP, _LINE, _PAD = 2.85, 1.95, 0.34, 0.185, 0.12
-_CHARACTERS_PER_INCH = 12.0
+_CHARACTERS_PER_INCH = 13.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
