@@ -79,6 +79,13 @@ def test_the_recipe_leaves_no_key_of_the_method_out():
         assert {(section, key) for key in preset[section]} <= stated, section
 
 
+def test_the_architecture_page_names_every_room():
+    text = (DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "sarc_ray"
+    rooms = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert {room for room in rooms - {"__init__", "presets"} if f"`{room}`" not in text} == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_pages_are_ascii(page):
     assert page.read_text(encoding="utf-8").isascii()
