@@ -36,6 +36,7 @@ Tell = Callable[[str, int, int], None]
 # Raised when the page shows something else for the same results.
 REPORT_VERSION = 1
 MAX_SHAP_PATIENTS = 1000
+_NOBODY = "no such patient was scored"
 _LABELS = {TEST_INTERNAL: "Internal test set", TEST_EXTERNAL: "External test set"}
 _PARTS = {TRAIN: "Training", TUNE: "Tuning", TEST_INTERNAL: "Internal test"}
 _STAGES = ("simulate", "prepare", "train", "tune", f"score-{TEST_INTERNAL}", f"score-{TEST_EXTERNAL}", "score-archive")
@@ -44,7 +45,7 @@ _STAGES = ("simulate", "prepare", "train", "tune", f"score-{TEST_INTERNAL}", f"s
 def report(run: Run, tell: Tell | None = None) -> dict[str, Any]:
     """Write the run's report: one folder with ``index.html``, figures and their numbers.
 
-    A report that lacks something (pictures whose store was away, say) is drawn again when asked for again.
+    A report that lacks pictures because their store was away is drawn again when asked for again.
 
     Raises:
         StorageError: the run was not evaluated, or its folder cannot be written.
@@ -59,7 +60,7 @@ def report(run: Run, tell: Tell | None = None) -> dict[str, Any]:
         REPORT_VERSION,
     ]
     earlier = _record(run, "report")
-    if earlier and (earlier["facts"]["absent"] or not storage.exists(run.path("report", PAGE))):
+    if earlier and (earlier["facts"]["pictures_unread"] or not storage.exists(run.path("report", PAGE))):
         storage.remove_tree(run.path("stages", "report.json"))
 
     def work() -> dict[str, Any]:
@@ -69,7 +70,7 @@ def report(run: Run, tell: Tell | None = None) -> dict[str, Any]:
         facts = write_report(run.path("report"), content)
         if tell:
             tell("steps", 2, 2)
-        return dict(facts)
+        return {**facts, "pictures_unread": _unread(content)}
 
     return run.stage("report", inputs=inputs, work=work)
 
@@ -200,7 +201,7 @@ def _examples(run: Run, bundle: Bundle | Absent, internal: TestSet | None) -> tu
     }
     objects = dict(zip(rows, storage.read_many([str(row["image_uri"]) for row in rows.values()]), strict=True))
     return tuple(
-        Example(sex=sex, outcome=outcome, image_HW=None, heat_HW={}, predicted={}, absent="no such patient was scored")
+        Example(sex=sex, outcome=outcome, image_HW=None, heat_HW={}, predicted={}, absent=_NOBODY)
         if row_id is None
         else _example(run, bundle, sex, outcome, rows[row_id], objects[row_id])
         for sex, outcome, row_id in chosen
@@ -222,6 +223,13 @@ def _example(run: Run, bundle: Bundle, sex: str, outcome: int, row: pd.Series, f
     }
     predicted = {name: (float(row[f"{name}_mu"]), float(row[f"{name}_sigma"])) for name in heat_HW}
     return Example(sex=sex, outcome=outcome, image_HW=result.image_HW, heat_HW=heat_HW, predicted=predicted, absent="")
+
+
+def _unread(content: Report) -> int:
+    """Pictures that another call may find."""
+    if isinstance(content.examples, Absent):
+        return 0
+    return sum(example.image_HW is None and example.absent != _NOBODY for example in content.examples)
 
 
 def _archive(run: Run) -> Archive | Absent:
