@@ -12,7 +12,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -281,24 +281,32 @@ def manifest_table() -> str:
 
 def reason_table() -> str:
     """The reason codes, and the room of the package that gives each."""
+    sources = _sources()
     rows = [
         [
             f"`{reason}`" if reason else "(empty)",
             str(facts.outcome),
             "yes" if facts.retryable else "no",
             facts.meaning,
-            ", ".join(f"`{room}`" for room in _rooms_that_give(reason)) or "none yet",
+            ", ".join(f"`{room}`" for room, text in sources.items() if _gives(reason, text)) or "none yet",
         ]
         for reason, facts in REASONS.items()
     ]
     return _table(("reason", "outcome", "retryable", "meaning", "given by"), rows)
 
 
-def _rooms_that_give(reason: Reason) -> Iterator[str]:
-    name = re.compile(rf"\bReason\.{reason.name}\b")
-    files = [path for path in PACKAGE.rglob("*.py") if path.name != "errors.py"]
-    rooms = {path.relative_to(PACKAGE).parts[0] for path in files if name.search(path.read_text(encoding="utf-8"))}
-    yield from sorted(room.removesuffix(".py") for room in rooms)
+def _gives(reason: Reason, text: str) -> bool:
+    return re.search(rf"\bReason\.{reason.name}\b", text) is not None
+
+
+def _sources() -> dict[str, str]:
+    """Text of each room, the table of reasons itself left out."""
+    sources: dict[str, str] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if room != "errors":
+            sources[room] = sources.get(room, "") + path.read_text(encoding="utf-8")
+    return sources
 
 
 def score_table() -> str:

@@ -79,6 +79,16 @@ def test_the_recipe_leaves_no_key_of_the_method_out():
         assert {(section, key) for key in preset[section]} <= stated, section
 
 
+TEXTS = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    paths = [link.split("#")[0] for link in links if "://" not in link]
+    assert [path for path in paths if path and not (page.parent / path).exists()] == []
+
+
 def test_the_architecture_page_names_every_room():
     text = (DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8")
     package = ROOT / "sarc_ray"
