@@ -20,7 +20,7 @@ import pandas as pd
 
 from sarc_ray.cohort.schema import COLUMNS, REQUIRED_COLUMNS, TargetConfig
 from sarc_ray.config import PRESETS, load_preset
-from sarc_ray.errors import REASONS, Reason
+from sarc_ray.errors import REASONS
 from sarc_ray.evaluation import table_one
 from sarc_ray.evaluation.plan import COMPARISONS, OUTCOME_METRICS, TARGET_METRICS, EvaluationConfig, make_plan
 from sarc_ray.evaluation.results import headline_table
@@ -281,32 +281,29 @@ def manifest_table() -> str:
 
 def reason_table() -> str:
     """The reason codes, and the room of the package that gives each."""
-    sources = _sources()
+    rooms = _reasons_by_room()
     rows = [
         [
             f"`{reason}`" if reason else "(empty)",
             str(facts.outcome),
             "yes" if facts.retryable else "no",
             facts.meaning,
-            ", ".join(f"`{room}`" for room, text in sources.items() if _gives(reason, text)) or "none yet",
+            ", ".join(f"`{room}`" for room, names in rooms.items() if reason.name in names) or "none yet",
         ]
         for reason, facts in REASONS.items()
     ]
     return _table(("reason", "outcome", "retryable", "meaning", "given by"), rows)
 
 
-def _gives(reason: Reason, text: str) -> bool:
-    return re.search(rf"\bReason\.{reason.name}\b", text) is not None
-
-
-def _sources() -> dict[str, str]:
-    """Text of each room, the table of reasons itself left out."""
-    sources: dict[str, str] = {}
+def _reasons_by_room() -> dict[str, set[str]]:
+    """Names of the reasons that each room uses, the table of reasons itself left out."""
+    found: dict[str, set[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         if room != "errors":
-            sources[room] = sources.get(room, "") + path.read_text(encoding="utf-8")
-    return sources
+            names = re.findall(r"\bReason\.([A-Z_]+)", path.read_text(encoding="utf-8"))
+            found.setdefault(room, set()).update(names)
+    return found
 
 
 def score_table() -> str:
