@@ -107,5 +107,5 @@ def _with_interval(row: Any) -> str:
     return f"{row.attained:.3f}{interval}"
 
 
-def _number(value: float) -> str:
+def _number(value: Any) -> str:
     return "" if pd.isna(value) else f"{value:.3f}"
