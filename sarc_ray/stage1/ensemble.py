@@ -14,7 +14,7 @@ import torch
 
 from sarc_ray.errors import ConfigError
 from sarc_ray.stage1.checkpoint import LoadedMember
-from sarc_ray.stage1.features import pad_rows
+from sarc_ray.stage1.features import FeatureArray, pad_rows
 from sarc_ray.stage1.network import normalise
 from sarc_ray.stage1.runtime import ByteArray, check_pictures, pick_device, reproducible, to_grey
 
@@ -24,6 +24,8 @@ BoolArray = npt.NDArray[np.bool_]
 MIN_MEMBERS_OUT_OF_FOLD = 3
 # A mean near zero makes sigma / mu explode; trees and regressions are better served by a ceiling.
 MAX_UNCERTAINTY_PCT = 1000.0
+# Rows of features at once: the head's product by rows takes rows x axes x features of memory.
+_FEATURES_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +156,21 @@ def predict_members(
             rows = slice(start, start + len(part_NHW))
             mu_MN[:, rows], sigma_MN[:, rows] = _predict_batch(members, x_BCHW, len(part_NHW))
     return mu_MN, sigma_MN
+
+
+def predict_from_features(
+    member: LoadedMember, features_NF: FeatureArray, *, threads: int
+) -> tuple[FloatArray, FloatArray]:
+    """What ``predict_members`` answers for pictures whose pooled features are known: mu_N and sigma_N."""
+    cpu = torch.device("cpu")
+    with reproducible(threads=threads, device=cpu), torch.inference_mode():
+        network = member.network.to(cpu)
+        parts = [
+            network.predict(torch.from_numpy(np.array(features_NF[start : start + _FEATURES_AT_ONCE])))
+            for start in range(0, len(features_NF), _FEATURES_AT_ONCE)
+        ]
+    mu_N, sigma_N = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
+    return member.scale.restore(mu_N, sigma_N)
 
 
 def _predict_batch(members: Sequence[LoadedMember], x_BCHW: torch.Tensor, n_rows: int) -> tuple[FloatArray, FloatArray]:

@@ -54,6 +54,9 @@ class FitConfig:
         threads: of torch, per member. Results depend on it, so it is fixed here and not by the machine.
         device: ``auto`` takes CUDA where torch sees it.
         cache_features: with ``trainable: head``, run the convolutions once and train the head on what they gave.
+        ridge_start: with ``cache_features``, predict by ridge regression on all features (penalty chosen by the tune
+            split), and train the head to correct that and to say how uncertain it is. For a few hundred patients,
+            where a head that starts from nothing stays behind ridge regression.
     """
 
     epochs: int
@@ -65,6 +68,7 @@ class FitConfig:
     threads: int
     device: Literal["auto", "cpu", "cuda"]
     cache_features: bool
+    ridge_start: bool
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "batch_size", "threads"):
@@ -77,6 +81,8 @@ class FitConfig:
             raise ValueError(f"weight_decay: found {self.weight_decay}, allowed: 0 or more")
         if self.device not in DEVICES:
             raise ValueError(f"device: found {self.device!r}, allowed: {', '.join(DEVICES)}")
+        if self.ridge_start and not self.cache_features:
+            raise ValueError("ridge_start: found true, allowed: false, or true with cache_features: true")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +176,9 @@ def fit_member(
         data = _prepare(model, x_train_NHW, x_tune_NHW, augment, fit, seed, features)
         z_train_N = torch.from_numpy(scale.standardise(y_train_N)).float().to(device)
         z_tune_N = torch.from_numpy(scale.standardise(y_tune_N)).float().to(device)
+        if fit.ridge_start:
+            assert isinstance(data, _FeatureData)
+            data.linear_KN = model.start_from_ridge(data.train_KNF, z_train_N, data.tune_NF, z_tune_N)
         key = _fingerprint(target, network, augment, fit, seed, y_train_N, y_tune_N)
         run = _Run(model, data, z_train_N, z_tune_N, fit, seed, key)
         if state is not None:
@@ -238,11 +247,13 @@ class _FeatureData:
         self.train_KNF = torch.from_numpy(np.array(features.train_KNF)).to(device)
         self.tune_NF = torch.from_numpy(np.array(features.tune_NF)).to(device)
         self.n_visits = len(self.train_KNF)
+        self.linear_KN: torch.Tensor | None = None
 
     def predict_train(
         self, model: GaussianNetwork, visit_B: torch.Tensor, index_B: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return model.predict(self.train_KNF[visit_B, index_B])
+        linear_B = None if self.linear_KN is None else self.linear_KN[visit_B, index_B]
+        return model.predict(self.train_KNF[visit_B, index_B], linear_B)
 
     def predict_tune(self, model: GaussianNetwork, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
         return model.predict(self.tune_NF[rows])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import member_from_bytes, member_to_bytes
-from sarc_ray.stage1.ensemble import predict_members
+from sarc_ray.stage1.ensemble import predict_from_features, predict_members
 from sarc_ray.stage1.features import CachedFeatures, FeatureArray
 from sarc_ray.stage1.fit import EpochRecord, FitConfig, TrainedMember, fit_member
 from sarc_ray.stage1.network import NetworkConfig
@@ -142,12 +142,18 @@ def _train_target(
         state=state,
         on_epoch=tell,
     )
-    return _with_predictions(trained, images_NSS, task.fit)
+    return _with_predictions(trained, images_NSS, features_KNF, task.fit)
 
 
-def _with_predictions(trained: TrainedMember, images_NSS: ByteArray, fit: FitConfig) -> MemberResult:
+def _with_predictions(
+    trained: TrainedMember, images_NSS: ByteArray, features_KNF: FeatureArray | None, fit: FitConfig
+) -> MemberResult:
     data = member_to_bytes(trained)
+    member = member_from_bytes(data)
+    if features_KNF is not None:
+        mu_N, sigma_N = predict_from_features(member, features_KNF[0], threads=fit.threads)
+        return MemberResult(data=data, mu_N=mu_N, sigma_N=sigma_N, history=trained.history)
     mu_MN, sigma_MN = predict_members(
-        [member_from_bytes(data)], images_NSS, batch_size=fit.batch_size, threads=fit.threads, device=fit.device
+        [member], images_NSS, batch_size=fit.batch_size, threads=fit.threads, device=fit.device
     )
     return MemberResult(data=data, mu_N=mu_MN[0], sigma_N=sigma_MN[0], history=trained.history)

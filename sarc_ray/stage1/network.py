@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from sarc_ray.errors import ConfigError
+from sarc_ray.stage1.ridge import fit_ridge
 
 COMPACT = "compact"
 TRAINABLE = ("all", "last_block", "head")
@@ -28,8 +29,9 @@ IMAGENET_SD = (0.229, 0.224, 0.225)
 SIGMA_FLOOR = 0.01
 # softplus(x) = 1 at x = log(e - 1): an untrained network predicts the training set's own spread.
 _UNIT_SOFTPLUS = math.log(math.e - 1.0)
-# Principal axes of frozen features that a head sees. Adam on a thousand correlated features of a few hundred patients
-# overfits within two or three epochs; on their leading axes, scaled by how much they vary, it does not.
+# Principal axes of frozen features that a head sees (a ridge start sees all features). Adam on a thousand correlated
+# features of a few hundred patients overfits within two or three epochs; on their leading axes, scaled by how much
+# they vary, it does not.
 HEAD_AXES = 256
 _COMPACT_CHANNELS = (16, 32, 64, 96)
 
@@ -103,12 +105,14 @@ class GaussianNetwork(nn.Module):
     """Convolutions, global average pooling and a dense head with two outputs per picture.
 
     Outputs are in standardised target units. Over frozen convolutions the head sees pooled features standardised and
-    turned into principal axes, which ``standardise_features`` learns once; otherwise it sees them as they are.
+    turned into principal axes, which ``standardise_features`` learns once, and corrects a linear prediction from all
+    of them, which is 0 but after ``start_from_ridge``; otherwise it sees pooled features as they are.
     """
 
     feature_mean: torch.Tensor
     feature_sd: torch.Tensor
     feature_axes: torch.Tensor
+    linear_weights: torch.Tensor
 
     def __init__(self, backbone: nn.Sequential, config: NetworkConfig):
         super().__init__()
@@ -122,6 +126,7 @@ class GaussianNetwork(nn.Module):
         width = min(n_features, HEAD_AXES) if self.frozen_features else n_features
         if self.frozen_features:
             self.register_buffer("feature_axes", torch.eye(width, n_features))
+            self.register_buffer("linear_weights", torch.zeros(n_features))
         layers: list[nn.Module] = []
         for units in config.hidden_units:
             layers += [nn.Dropout(config.dropout), _RowwiseLinear(width, units), nn.ReLU()]
@@ -167,13 +172,21 @@ class GaussianNetwork(nn.Module):
         fields = [functional.adaptive_avg_pool2d(map_BChw, self.grid).flatten(1) for map_BChw in maps]
         return torch.cat(fields, dim=1)
 
-    def predict(self, features_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Apply the head to pooled features: mu_B and sigma_B."""
+    def predict(
+        self, features_BF: torch.Tensor, linear_B: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Apply the head to pooled features: mu_B and sigma_B; ``linear_B`` stands in for the linear prediction."""
         z_BF = (features_BF - self.feature_mean) / self.feature_sd
-        if self.frozen_features:
-            z_BF = z_BF @ self.feature_axes.T if self.training else _rowwise_product(z_BF, self.feature_axes)
-        raw_B2 = self.head(z_BF)
-        return raw_B2[:, 0], functional.softplus(raw_B2[:, 1] + _UNIT_SOFTPLUS) + SIGMA_FLOOR
+        raw_B2 = self.head(self._principal(z_BF) if self.frozen_features else z_BF)
+        mu_B = raw_B2[:, 0]
+        if linear_B is not None:
+            mu_B = mu_B + linear_B
+        elif self.frozen_features:
+            mu_B = mu_B + (z_BF * self.linear_weights).sum(dim=-1)
+        return mu_B, functional.softplus(raw_B2[:, 1] + _UNIT_SOFTPLUS) + SIGMA_FLOOR
+
+    def _principal(self, z_BF: torch.Tensor) -> torch.Tensor:
+        return z_BF @ self.feature_axes.T if self.training else _rowwise_product(z_BF, self.feature_axes)
 
     def standardise_features(self, features_NF: torch.Tensor) -> None:
         """Learn centre, scale and principal axes of frozen features from those of the training pictures.
@@ -186,6 +199,36 @@ class GaussianNetwork(nn.Module):
         self.feature_sd.copy_(torch.where(sd_F > 1e-6, sd_F, torch.ones_like(sd_F)))
         z_NF = ((features_NF - self.feature_mean) / self.feature_sd).double()
         self.feature_axes.copy_(_principal_axes(z_NF, len(self.feature_axes)))
+
+    def start_from_ridge(
+        self, features_KNF: torch.Tensor, y_N: torch.Tensor, tune_TF: torch.Tensor, y_tune_T: torch.Tensor
+    ) -> torch.Tensor:
+        """Take ridge regression as the linear prediction, and its error as the first sigma; the head starts at 0.
+
+        Args:
+            features_KNF: all versions of the training pictures, which ``standardise_features`` has seen.
+            y_N: their standardised targets.
+            tune_TF: features of the tune split, which chooses the penalty.
+            y_tune_T: its standardised targets.
+
+        Returns:
+            Shape (K, N): the linear prediction of every training row without its own picture. What the head
+            learns beside the ridge's prediction of its own training rows is too small a residual.
+        """
+        z_KNF, z_tune_TF = ((x - self.feature_mean) / self.feature_sd for x in (features_KNF, tune_TF))
+        ridge = fit_ridge(z_KNF, y_N, z_tune_TF, y_tune_T)
+        error = float(torch.square(ridge.held_out_KN - y_N).mean().sqrt())
+        output = self.head[-1]
+        assert isinstance(output, nn.Linear)
+        with torch.no_grad():
+            self.linear_weights.copy_(ridge.weights_F)
+            output.weight.zero_()
+            output.bias.copy_(torch.tensor([0.0, _inverse_softplus(error - SIGMA_FLOOR) - _UNIT_SOFTPLUS]))
+        return ridge.held_out_KN.to(features_KNF.dtype)
+
+
+def _inverse_softplus(value: float) -> float:
+    return math.log(math.expm1(max(value, SIGMA_FLOOR)))
 
 
 def _principal_axes(z_NF: torch.Tensor, n_axes: int) -> torch.Tensor:

@@ -34,6 +34,7 @@ def make_task(index, **changes):
         threads=1,
         device="cpu",
         cache_features=False,
+        ridge_start=False,
     )
     values = {
         "index": index,

@@ -49,7 +49,11 @@ def test_same_seed_same_member_and_another_seed_another(changes):
     assert first.history != other.history
 
 
-@pytest.mark.parametrize("changes", [{}, {"trainable": "last_block"}, HEAD], ids=["all", "last_block", "cached"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"trainable": "last_block"}, HEAD, HEAD | {"ridge_start": True}],
+    ids=["all", "last_block", "cached", "ridge"],
+)
 def test_resumed_equals_undisturbed_bit_for_bit(changes):
     states: list[bytes] = []
     whole = fit_toy(on_epoch=lambda _record, snapshot: states.append(snapshot()), **changes)

@@ -41,6 +41,7 @@ FIT: dict[str, Any] = {
     "threads": 1,
     "device": "cpu",
     "cache_features": False,
+    "ridge_start": False,
 }
 
 
