@@ -306,6 +306,11 @@ def load_bundle(uri: str) -> Bundle:
     found = _model_id(manifest.spec, members, content_hash(stage2))
     if found != manifest.model_id:
         raise BundleError(f"{uri}: expected model_id {manifest.model_id}, found {found}; {MANIFEST} was altered")
+    if manifest.threshold != stage2.threshold:
+        raise BundleError(
+            f"{uri}: {MANIFEST} says threshold {manifest.threshold}, the model has {stage2.threshold}; "
+            "get the bundle again from its source"
+        )
     return Bundle(manifest=manifest, members=tuple(tuple(of_target) for of_target in members), stage2=stage2)
 
 

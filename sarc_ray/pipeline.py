@@ -7,7 +7,6 @@ folder, and returns the record of its stage. A verb whose inputs have not change
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ import pandas as pd
 from sarc_ray import __version__, intake, storage, tables
 from sarc_ray.bundle import BundleSpec, read_manifest_of, require_preprocessing, write_bundle
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE
+from sarc_ray.config import to_mapping
 from sarc_ray.distributed import cluster
 from sarc_ray.distributed.prepare import prepare_images
 from sarc_ray.distributed.score import score_manifest
@@ -31,7 +31,7 @@ from sarc_ray.run import Run, RunConfig, fingerprint_of
 from sarc_ray.stage1.ensemble import holdout_folds, prediction_columns
 from sarc_ray.stage1.member import MemberTask
 from sarc_ray.stage2.calibration import fit_final
-from sarc_ray.stage2.cross_validation import choose, make_folds
+from sarc_ray.stage2.cross_validation import Fold, choose, make_folds
 from sarc_ray.stage2.features import build_features
 from sarc_ray.stage2.search import RoundSearch
 from sarc_ray.stats.hypothesis import smd_means
@@ -150,38 +150,15 @@ def tune(run: Run, tell: Tell = silent) -> Record:
             n_repeats=config.stage2.n_repeats,
             seed=config.run.seed,
         )
-        plan = RoundSearch(
-            algorithms=config.stage2.algorithms,
-            trials_per_algorithm=config.stage2.trials_per_algorithm,
-            trials_per_round=config.stage2.trials_per_round,
-            seed=config.run.seed,
-        )
-        with cluster.session(config.engine):
-            records = search(
-                features,
-                outcome_N,
-                plan=plan,
-                folds=folds,
-                seed=config.run.seed,
-                uri=run.path("stage2", fingerprint_of(inputs)),
-                engine=config.engine,
-                progress=_counted(tell, "trials"),
-            )
+        records = _search(config, features, outcome_N, folds, uri=run.path("stage2", fingerprint_of(inputs)), tell=tell)
         chosen = records[choose(records)]
         _write_trials(run, records, chosen)
-        model = fit_final(
-            chosen.spec.algorithm,
-            chosen.spec.params,
-            features,
-            outcome_N,
-            folds,
-            seed=config.run.seed,
-            n_jobs=1,
-        )
+        spec = chosen.spec
+        model = fit_final(spec.algorithm, spec.params, features, outcome_N, folds, seed=config.run.seed, n_jobs=1)
         _write_feature_check(run, frame)
         model_id = _write_bundle(run, model, chosen, n_patients=training["patient_id"].nunique())
         return {
-            "algorithm": chosen.spec.algorithm,
+            "algorithm": spec.algorithm,
             "cv_auroc": chosen.cv_auroc_mean,
             "cv_auroc_se": chosen.cv_auroc_se,
             "threshold": model.threshold,
@@ -277,6 +254,7 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
                     seed=config.run.seed,
                     truth=_truth(run, dataset),
                     run_id=_run_id(run),
+                    outcome_name=config.outcome.column or "sarcopenia",
                 )
             )
             storage.write_table(run.path("results", f"table_one_{dataset}.csv"), table_one(frame))
@@ -331,6 +309,28 @@ def _mu_only(config: RunConfig) -> list[str]:
 def _stage2_frame(run: Run) -> pd.DataFrame:
     predictions = storage.read_table(run.path("predictions.parquet")).drop(columns=["patient_id", "split"])
     return intake.read_cohort(run, "derivation").merge(predictions, on="row_id", validate="one_to_one")
+
+
+def _search(
+    config: RunConfig, features: pd.DataFrame, outcome_N: np.ndarray, folds: list[Fold], *, uri: str, tell: Tell
+) -> list[TrialRecord]:
+    plan = RoundSearch(
+        algorithms=config.stage2.algorithms,
+        trials_per_algorithm=config.stage2.trials_per_algorithm,
+        trials_per_round=config.stage2.trials_per_round,
+        seed=config.run.seed,
+    )
+    with cluster.session(config.engine):
+        return search(
+            features,
+            outcome_N,
+            plan=plan,
+            folds=folds,
+            seed=config.run.seed,
+            uri=uri,
+            engine=config.engine,
+            progress=_counted(tell, "trials"),
+        )
 
 
 def _write_trials(run: Run, records: list[TrialRecord], chosen: TrialRecord) -> None:
@@ -421,8 +421,9 @@ def _lineage(run: Run, stage: str, inputs: Any) -> dict[str, Any]:
 
 
 def _run_id(run: Run) -> str:
-    """Names the run in tables: its name and its configuration. The same command again has the same id."""
-    return f"{run.config.run.name}-{fingerprint_of(dataclasses.replace(run.config))[:8]}"
+    """Names the run in tables: its name and its configuration. The same run on another engine has the same id."""
+    decisive = {key: value for key, value in to_mapping(run.config).items() if key != "engine"}
+    return f"{run.config.run.name}-{fingerprint_of(decisive)[:8]}"
 
 
 def _counted(tell: Tell, what: str) -> Callable[[int, int], None]:

@@ -8,10 +8,11 @@ Layout of a run's folder (any fsspec URL; training checkpoints want a folder tha
     images/                image table of the training and tuning patients
     members/               one file per ensemble member, and its predictions
     predictions.parquet    stage-1 predictions (training patients: by members that never saw them)
-    stage2/                trials, choice, feature check
+    stage2/                trials of the search, feature check
     bundle/                the model
     scores/<dataset>/      score tables
-    results/               results.parquet, results.csv, table_one_<dataset>.csv, headline.csv
+    results/               results, headline, table_one_<dataset>; as Parquet and CSV
+    report/                index.html with its figures
 """
 
 from __future__ import annotations
@@ -160,8 +161,9 @@ class Run:
         """
         record_uri = self.path("stages", f"{name}.json")
         if not storage.exists(record_uri):
+            verb = name.split("-")[0]
             raise StorageError(
-                f"{self.config.run.directory}: the stage '{name}' has not finished; run 'sarc-ray {name}' first"
+                f"{self.config.run.directory}: the stage '{name}' has not finished; run 'sarc-ray {verb}' first"
             )
         record: dict[str, Any] = storage.read_json(record_uri)
         return record

@@ -13,17 +13,24 @@ import pyarrow as pa
 from sarc_ray.bundle import Bundle
 from sarc_ray.errors import REASONS, Outcome, Reason
 from sarc_ray.imaging.batch import stack_images
+from sarc_ray.imaging.gate import is_lateral
 
 # Copied from the manifest; nothing else of it reaches the score table.
 CARRIED_COLUMNS = ("patient_key", "study_key", "site", "device")
-_HEADER_SOURCES = {"age_years": "header_age_years", "sex": "header_sex", "view": "header_view"}
+_HEADER_SOURCES = {
+    "age_years": "header_age_years",
+    "sex": "header_sex",
+    "bmi_kg_m2": "header_bmi_kg_m2",
+    "view": "header_view",
+}
 _MISSING_REASONS = {
     "age_years": Reason.MISSING_AGE,
     "sex": Reason.MISSING_SEX,
     "bmi_kg_m2": Reason.MISSING_BMI,
     "view": Reason.MISSING_VIEW,
 }
-_TEXT_FEATURES = frozenset({"sex", "view"})
+# What stage 2 was taught; another value is no value it can use.
+_TEXT_FEATURES = {"sex": ("F", "M"), "view": ("AP", "PA")}
 
 
 def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1) -> pa.Table:
@@ -44,7 +51,12 @@ def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1
     frame[clinical.columns] = clinical
     frame["view"] = _with_fallback(frame, "view")
     readable = frame["outcome"] == Outcome.SCORED
-    reasons = clinical_reasons(clinical, age_min_years=bundle.spec.age_min_years).where(readable, frame["reason"])
+    reasons = clinical_reasons(clinical, age_min_years=bundle.spec.age_min_years)
+    # The manifest may know a view that the header, which the gate looked at, does not tell.
+    reasons = reasons.mask(
+        frame["view"].map(lambda view: isinstance(view, str) and is_lateral(view)), Reason.LATERAL_VIEW
+    )
+    reasons = reasons.where(readable, frame["reason"])
     usable = (readable & (reasons == Reason.NONE)).to_numpy()
     if usable.any():
         images_NSS = stack_images(batch["image"].filter(pa.array(usable)), bundle.spec.preprocess.size_px)
@@ -103,6 +115,8 @@ def clinical_reasons(clinical: pd.DataFrame, *, age_min_years: float) -> pd.Seri
     reasons = pd.Series([Reason.NONE] * len(clinical), index=clinical.index, dtype=object)
     if "age_years" in clinical:
         reasons[(clinical["age_years"] < age_min_years).to_numpy()] = Reason.AGE_BELOW_MINIMUM
+    for name in clinical.columns.intersection(list(_TEXT_FEATURES)):
+        reasons[~clinical[name].isin(_TEXT_FEATURES[name]).to_numpy()] = Reason.IMPLAUSIBLE_FEATURE
     for name in reversed(list(clinical.columns)):
         reasons[clinical[name].isna().to_numpy()] = _MISSING_REASONS.get(name, Reason.MISSING_FEATURE)
     return reasons

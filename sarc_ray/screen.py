@@ -88,6 +88,7 @@ def _headline(dataset: str, rows: pd.DataFrame, *, with_ideal: bool) -> Table:
         kind="stable",
     )
     previous = ""
+    row: Any
     for row in ordered.itertuples():
         if previous not in ("", row.quantity):
             table.add_section()

@@ -135,7 +135,7 @@ def test_modules_and_functions_stay_small():
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 docstring = ast.get_docstring(node, clean=False) or ""
                 code_lines = node.end_lineno - node.lineno + 1 - len(docstring.splitlines())
-                assert code_lines <= 60, f"{path}: {node.name} has {code_lines} lines of code"
+                assert code_lines <= 50, f"{path}: {node.name} has {code_lines} lines of code"
 
 
 def test_help_is_instant_because_nothing_heavy_is_imported():

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.errors import ConfigError
 
+_ANSWER_LIMIT_S = 10.0
 # Read when Ray starts. A report of a trainer is polled at this interval; the default of 2 s makes short trainings
 # wait. The working folder stays the user's own, so that relative paths mean the same in a worker.
 _ENVIRONMENT = {
@@ -20,7 +23,6 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 
@@ -37,6 +39,7 @@ def session(config: EngineConfig) -> Iterator[None]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     local = config.address == "local"
+    _require_answer(config.address)
     try:
         with _without_greeting():
             ray.init(
@@ -47,14 +50,35 @@ def session(config: EngineConfig) -> Iterator[None]:
                 logging_level=logging.ERROR,
             )
     except ConnectionError as error:
+        raise _no_cluster(config.address, error) from error
+    except AuthenticationError as error:
         raise ConfigError(
-            f"engine.address: no Ray cluster answers at {config.address!r} ({error}); "
-            "start one with 'ray start --head', or use --set engine.address=local"
+            f"engine.address: the cluster at {config.address!r} refuses this process ({error}); "
+            "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the cluster's token"
         ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Knock first: Ray itself tries for many minutes, deaf to Ctrl-C, where nobody listens."""
+    named = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    host, separator, port = named.rpartition("://")[2].rpartition(":")
+    if not separator or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_LIMIT_S).close()
+    except OSError as error:
+        raise _no_cluster(named, error) from error
+
+
+def _no_cluster(address: str, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"engine.address: no Ray cluster answers at {address!r} ({error}); "
+        "start one with 'ray start --head', or use --set engine.address=local"
+    )
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineConfig:
-    """How the work is spread; none of these values changes a result.
+    """How the work is spread. No value changes a result beyond its last digits (threads and devices round differently).
 
     Attributes:
         address: ``local`` starts Ray in this process, ``auto`` joins the cluster of a submitted job or of

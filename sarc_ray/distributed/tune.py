@@ -27,7 +27,7 @@ _METRIC = "cv_auroc_mean"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialRecord:
-    """One finished trial, as kept in ``<run>/trials/<key>.json``."""
+    """One finished trial, as kept in ``trials/<key>.json`` of the search's folder."""
 
     spec: TrialSpec
     cv_auroc_mean: float

@@ -21,6 +21,7 @@ IMAGE_SCHEMA = pa.schema(
         ("image", pa.binary()),
         ("header_age_years", pa.float64()),
         ("header_sex", pa.string()),
+        ("header_bmi_kg_m2", pa.float64()),
         ("header_view", pa.string()),
         ("acquired_month", pa.string()),
     ]
@@ -62,6 +63,7 @@ def _row(row_id: int, result: ImageResult) -> dict[str, object]:
         "image": None if result.image_HW is None else result.image_HW.tobytes(),
         "header_age_years": None if header is None else header.age_years,
         "header_sex": None if header is None else header.sex,
+        "header_bmi_kg_m2": None if header is None else header.bmi_kg_m2,
         "header_view": None if header is None else header.view,
         "acquired_month": None if header is None else header.acquired_month,
     }

@@ -1,7 +1,6 @@
 """Which objects are frontal chest radiographs of people, as far as a header can tell.
 
-Headers lie and leave out: what is absent passes, what is stated and wrong does not. The pictures themselves are
-judged later, by their distance from the training pictures.
+Headers lie and leave out: what is absent passes, what is stated and wrong does not.
 """
 
 from __future__ import annotations

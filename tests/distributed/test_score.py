@@ -56,6 +56,7 @@ def rows(s3_server):
                 "sex": "FM"[number % 2],
                 "bmi_kg_m2": np.nan if number % 10 == 5 else float(rng.uniform(18, 30)),
                 "site": "north",
+                "view": "LATERAL" if number % 10 == 9 else None,
             }
         )
     return pd.DataFrame(records)
@@ -88,10 +89,11 @@ def test_distributed_equals_direct(ray_session, tmp_path, rows, bundle_uri, dire
     )
     table = tables.read(uri)
     pd.testing.assert_frame_equal(table, direct[table.columns], check_exact=True)
-    assert pointer.counts == {"scored": 24, "rejected": 8, "abstained": 8}
+    assert pointer.counts == {"scored": 20, "rejected": 12, "abstained": 8}
     assert sum(pointer.counts.values()) == len(rows) == pointer.n_rows
     assert table["reason"].value_counts().to_dict() == {
-        "": 24,
+        "": 20,
+        "lateral_view": 4,
         "not_dicom": 4,
         "object_missing": 4,
         "missing_bmi": 4,
