@@ -55,8 +55,16 @@ def clean_exit() -> Iterator[None]:
         _error_console.print(_text(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(exit_code_of(error))
     except KeyboardInterrupt:
-        _error_console.print("interrupted; what is finished is kept: run the same command again to go on")
+        _say_interrupted()
         sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer ends at Ctrl-C by itself, without a word
+            _say_interrupted()
+        raise
+
+
+def _say_interrupted() -> None:
+    _error_console.print("interrupted; what is finished is kept: run the same command again to go on")
 
 
 def _text(error: BaseException) -> str:

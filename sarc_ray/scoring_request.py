@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sarc_ray import pipeline
+from sarc_ray import pipeline, tables
 from sarc_ray.bundle import verify_bundle
 from sarc_ray.cohort.schema import read_manifest
 from sarc_ray.errors import ConfigError
@@ -69,8 +69,10 @@ def score_request(request: ScoringRequest, run: Run, tell: pipeline.Tell = pipel
     key = load_key(run.config.score.key_file)
     verify_bundle(request.bundle)
     manifest = read_manifest(request.manifest)
+    before = tables.read_pointer(request.table)
     pointer = pipeline.score_rows_with_bundle(
         manifest, bundle_uri=request.bundle, table_uri=request.table, key=key, run=run, tell=tell
     )
     facts = {"counts": pointer.counts, "n_rows": pointer.n_rows, "table": request.table}
-    return {"skipped": False, "seconds": time.perf_counter() - started, "facts": facts}
+    skipped = before is not None and before.version == pointer.version
+    return {"skipped": skipped, "seconds": time.perf_counter() - started, "facts": facts}

@@ -7,13 +7,14 @@ with a run.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import fsspec
@@ -80,8 +81,9 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 def exists(uri: str) -> bool:
     """True when an object or a folder lies under ``uri``."""
     fs, path = filesystem(uri)
-    fs.invalidate_cache()
-    return bool(fs.exists(path))
+    with _trouble_told(uri, "looked up"):
+        fs.invalidate_cache()
+        return bool(fs.exists(path))
 
 
 def read_bytes(uri: str) -> bytes:
@@ -91,15 +93,22 @@ def read_bytes(uri: str) -> bytes:
         StorageError: the object is missing or the store fails.
     """
     fs, path = filesystem(uri)
-    try:
+    with _trouble_told(uri, "read"):
         data: bytes = fs.cat_file(path)
+    return data
+
+
+@contextlib.contextmanager
+def _trouble_told(uri: str, what: str) -> Iterator[None]:
+    """Turn a store's own errors into ours; every store has its own family of them (botocore's are no OSError)."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise StorageError(f"{uri}: no such object; check the path") from error
-    except Exception as error:  # every store has its own family of errors (botocore's are no OSError)
+    except Exception as error:
         raise StorageError(
-            f"{uri}: cannot be read ({error}); check the store, its credentials and permissions"
+            f"{uri}: cannot be {what} ({error}); check the store's address, its credentials and permissions"
         ) from error
-    return data
 
 
 def read_many(uris: Sequence[str]) -> list[bytes | Exception]:
@@ -184,18 +193,20 @@ def write_json(uri: str, value: Any) -> None:
 def list_files(uri: str, suffix: str = "") -> list[str]:
     """URLs of all objects below a folder, sorted; an absent folder has none."""
     fs, path = filesystem(uri)
-    fs.invalidate_cache()
-    if not fs.exists(path):
-        return []
-    return sorted(str(fs.unstrip_protocol(p)) for p in fs.find(path) if p.endswith(suffix))
+    with _trouble_told(uri, "listed"):
+        fs.invalidate_cache()
+        if not fs.exists(path):
+            return []
+        return sorted(str(fs.unstrip_protocol(p)) for p in fs.find(path) if p.endswith(suffix))
 
 
 def remove_tree(uri: str) -> None:
     """Delete an object or a folder with all below it; nothing happens when it is absent."""
     fs, path = filesystem(uri)
-    fs.invalidate_cache()
-    if fs.exists(path):
-        fs.rm(path, recursive=True)
+    with _trouble_told(uri, "removed"):
+        fs.invalidate_cache()
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
 
 
 def read_table(uri: str) -> pd.DataFrame:
@@ -231,8 +242,9 @@ def write_table(uri: str, table: pd.DataFrame | pa.Table) -> None:
 def content_id(uri: str) -> str:
     """Identity of an object's or folder's content: SHA-256 of an object, names and sizes of a folder's files."""
     fs, path = filesystem(uri)
-    fs.invalidate_cache()
-    if fs.isdir(path):
-        listing = sorted((name, fs.size(name)) for name in fs.find(path))
-        return hashlib.sha256(repr(listing).encode("utf-8")).hexdigest()
+    with _trouble_told(uri, "listed"):
+        fs.invalidate_cache()
+        if fs.isdir(path):
+            listing = sorted((name, fs.size(name)) for name in fs.find(path))
+            return hashlib.sha256(repr(listing).encode("utf-8")).hexdigest()
     return hashlib.sha256(read_bytes(uri)).hexdigest()

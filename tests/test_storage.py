@@ -85,3 +85,24 @@ def test_a_store_without_credentials_is_a_clear_error(monkeypatch, tmp_path):
     with pytest.raises(StorageError, match="credentials"):
         storage.read_bytes("s3://elsewhere/b")
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+class _BrokenStore:
+    """A store whose every request fails with an error of a family of its own, as botocore's do."""
+
+    protocol = "broken"
+
+    def invalidate_cache(self):
+        pass
+
+    def _fail(self, *arguments, **options):
+        raise RuntimeError("Unable to locate credentials")
+
+    exists = isdir = cat_file = find = rm = _fail
+
+
+@pytest.mark.parametrize("name", ["exists", "list_files", "content_id", "remove_tree", "read_bytes"])
+def test_a_store_that_fails_is_told_in_our_words(name, monkeypatch):
+    monkeypatch.setattr(storage, "filesystem", lambda uri: (_BrokenStore(), "b/k"))
+    with pytest.raises(StorageError, match=r"broken://b/k: cannot be .*Unable to locate credentials.*permissions"):
+        getattr(storage, name)("broken://b/k")

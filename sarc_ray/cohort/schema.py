@@ -246,6 +246,7 @@ def _error_text(uri: str, errors: list[Finding]) -> str:
     shown = "\n".join(f"  {error}" for error in errors[:_FINDINGS_SHOWN])
     more = len(errors) - _FINDINGS_SHOWN
     tail = f"\n  and {more} more kinds of error" if more > 0 else ""
+    tail += f"\n  'sarc-ray check {uri}' explains them all"
     n_cells = sum(max(error.count, 1) for error in errors)
     return f"{uri}: the manifest has {n_cells} error(s):\n{shown}{tail}"
 

@@ -4,10 +4,12 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,6 +34,8 @@ def two_nodes(folder):
     Yields:
         Environment in which ``ray job submit`` reaches the cluster.
     """
+    # Ray's sockets lie in its folder, and their paths may have 107 characters at most: pytest's are too long.
+    own = tempfile.mkdtemp(prefix="sarc-ray-")
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     token.chmod(0o600)
@@ -49,8 +53,7 @@ def two_nodes(folder):
     head = [
         *("--head", f"--port={gcs}", "--include-dashboard=true", "--dashboard-host=127.0.0.1"),
         *(f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent_1}"),
-        # Ray's own sockets lie in this folder, and their paths may have 107 characters at most.
-        *(f"--ray-client-server-port={client}", f"--temp-dir=/tmp/sarc-ray-{gcs}"),
+        *(f"--ray-client-server-port={client}", f"--temp-dir={own}"),
     ]
     second = [f"--address=127.0.0.1:{gcs}", f"--dashboard-agent-listen-port={agent_2}"]
     logs = [folder / "head.log", folder / "second.log"]
@@ -62,6 +65,7 @@ def two_nodes(folder):
         yield environment
     finally:
         _end(processes)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def run_ray(arguments, environment, **options):
