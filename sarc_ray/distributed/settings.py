@@ -14,7 +14,8 @@ class EngineConfig:
             ``RAY_ADDRESS``.
         num_cpus: logical CPUs of a local Ray; null takes all cores.
         gpus_per_member: GPUs (a fraction is fine) reserved by the trainer of one ensemble member; 0 trains on CPUs.
-        members_at_once: upper limit of trainers at one time; null takes what the resources allow.
+        members_at_once: upper limit of trainers at one time; null takes what the resources allow. On a cluster that
+            grows on demand, how many to ask for.
         member_retries: how often a member whose worker died is started again from its last checkpoint.
         checkpoint_interval_s: shortest time between two training checkpoints of a member, in seconds.
         trials_at_once: upper limit of stage-2 trials at one time; null takes one per CPU.

@@ -112,18 +112,21 @@ def _fit_all(
 
 
 def _slots(threads: int, engine: EngineConfig) -> int:
+    if engine.members_at_once is not None and engine.address != "local":
+        return engine.members_at_once  # a cluster that grows on demand does not have its nodes yet
     if engine.gpus_per_member > 0:
         room = int(gpu_count() / engine.gpus_per_member)
         if room < 1:
             raise ConfigError(
                 f"engine.gpus_per_member: {engine.gpus_per_member} asked for, the cluster has {gpu_count():g} GPUs; "
-                "set it to 0 to train on CPUs"
+                "set it to 0 to train on CPUs, or set engine.members_at_once where the cluster grows on demand"
             )
     else:
         room = cpu_count() // threads
         if room < 1:
             raise ConfigError(
-                f"fit.threads: {threads} asked for, the cluster has {cpu_count()} CPUs; set it to at most that"
+                f"fit.threads: {threads} asked for, the cluster has {cpu_count()} CPUs; set it to at most that, "
+                "or set engine.members_at_once where the cluster grows on demand"
             )
     return min(room, engine.members_at_once or room)
 

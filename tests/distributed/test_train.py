@@ -7,7 +7,7 @@ import pytest
 
 from sarc_ray import storage
 from sarc_ray.cohort.schema import TargetConfig
-from sarc_ray.distributed.train import train_members
+from sarc_ray.distributed.train import _slots, train_members
 from sarc_ray.errors import ConfigError, TrainingError
 from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.fit import FitConfig
@@ -125,3 +125,9 @@ def test_resources_that_are_not_there_are_refused(ray_session, tmp_path, images,
     task = dataclasses.replace(task, fit=dataclasses.replace(task.fit, **fit))
     with pytest.raises(ConfigError, match=message):
         train_members([task], images, uri=str(tmp_path), engine=engine_config(**engine), fingerprint="f")
+
+
+def test_a_growing_cluster_is_asked_for_what_the_configuration_says(ray_session):
+    engine = engine_config(address="auto", gpus_per_member=1.0, members_at_once=5)
+    assert _slots(8, engine) == 5
+    assert _slots(1, engine_config(members_at_once=5)) == 2
