@@ -1,7 +1,6 @@
 """The ``sarc-ray`` command. Everything heavy is imported inside the verbs, so that ``--help`` answers at once.
 
-Exit codes: 0 done; 1 another error of ours; 2 wrong usage, configuration or manifest; 3 storage; 4 a table is locked
-by another run; 5 training failed; 6 a bundle is damaged; 130 interrupted.
+Exit codes stand in :mod:`sarc_ray.exits`.
 """
 
 from __future__ import annotations

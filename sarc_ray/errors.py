@@ -4,7 +4,6 @@ SarcRayError
 |-- ConfigError       a setting is wrong: which key, what was found, what is allowed
 |-- ManifestError     a manifest's column, unit or value is wrong
 |-- StorageError      an object or table could not be read or written
-|   +-- TableLockedError  another run holds the table
 |-- SchemaVersionError  a file was written by a newer version of this software
 |-- BundleError       a bundle is damaged, altered or of another kind
 |-- TrainingError     an ensemble member failed after all retries
@@ -34,10 +33,6 @@ class ManifestError(SarcRayError, ValueError):
 
 class StorageError(SarcRayError, OSError):
     """An object could not be read or written."""
-
-
-class TableLockedError(StorageError):
-    """Another run holds the lock of a table."""
 
 
 class SchemaVersionError(SarcRayError, ValueError):

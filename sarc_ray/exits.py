@@ -15,7 +15,6 @@ from rich.console import Console
 from sarc_ray import errors
 
 EXIT_CODES: tuple[tuple[type[BaseException], int, str], ...] = (
-    (errors.TableLockedError, 4, "a table is locked by another run"),
     (errors.StorageError, 3, "an object or table could not be read or written"),
     (errors.ConfigError, 2, "wrong usage, configuration or manifest"),
     (errors.ManifestError, 2, "wrong usage, configuration or manifest"),

@@ -6,19 +6,26 @@ import numpy as np
 import pandas as pd
 
 from sarc_ray import storage, tables
+from sarc_ray.bundle import read_manifest_of
 from sarc_ray.cohort.definitions import outcome_columns, outcome_labels
 from sarc_ray.cohort.schema import read_manifest
 from sarc_ray.cohort.selection import Selection, select
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, assign_splits
-from sarc_ray.errors import Outcome
+from sarc_ray.errors import ManifestError, Outcome, Reason
 from sarc_ray.imaging.batch import stack_images
 from sarc_ray.run import Run, RunConfig
+from sarc_ray.scoring import TEXT_FEATURES, clinical_reasons, resolve_clinical
+
+# Columns of the score table that say what the manifest says.
+_CARRIED = ("site", "device", "view")
 
 
 def select_derivation(run: Run) -> pd.DataFrame:
     """Read, select, split and label the derivation cohort; writes it and the flow of its selection."""
     config = run.config
-    manifest = read_manifest(config.data.derivation, required=config.clinical_features, numeric=label_columns(config))
+    manifest = read_manifest(
+        config.data.derivation, required=config.clinical_features, numeric=_numeric_columns(config)
+    )
     selection = select(manifest, config.eligibility, outcome=config.outcome)
     labels = outcome_labels(selection.frame, config.outcome)
     frame = assign_splits(selection.frame, config.split, labels=labels, seed=config.run.seed).assign(outcome=labels)
@@ -30,7 +37,8 @@ def select_external(run: Run) -> pd.DataFrame:
     """The same for the external cohort, which is a test set as a whole (paper: complete ALM data required)."""
     config = run.config
     assert config.data.external is not None
-    manifest = read_manifest(config.data.external, required=config.clinical_features, numeric=label_columns(config))
+    numbers = _numeric_columns(config)
+    manifest = read_manifest(config.data.external, required=config.clinical_features, numeric=numbers)
     require_alm = any(target.name == "alm_kg" for target in config.targets)
     selection = select(manifest, config.eligibility, outcome=config.outcome, require_alm=require_alm)
     frame = selection.frame.assign(split=TEST_EXTERNAL, outcome=outcome_labels(selection.frame, config.outcome))
@@ -44,6 +52,11 @@ def label_columns(config: RunConfig) -> list[str]:
     columns = [target.name for target in config.targets]
     columns += [name for name in outcome_columns(config.outcome) if name in known or config.outcome.column == name]
     return list(dict.fromkeys(columns))
+
+
+def _numeric_columns(config: RunConfig) -> list[str]:
+    numbers = [name for name in config.clinical_features if name not in TEXT_FEATURES]
+    return list(dict.fromkeys([*label_columns(config), *numbers]))
 
 
 def _write_cohort(run: Run, name: str, frame: pd.DataFrame, selection: Selection) -> None:
@@ -76,16 +89,34 @@ def archive_rows(run: Run) -> pd.DataFrame:
 def labelled_scores(run: Run, dataset: str) -> pd.DataFrame:
     """Labels of a test set beside its scores: one row per image of the test set, scored or not."""
     labels = internal_rows(run) if dataset == TEST_INTERNAL else external_rows(run)
-    scores = tables.read(run.path("scores", dataset))
-    own = [name for name in scores.columns if name == "row_id" or name not in labels.columns]
     # ``outcome`` is the patient's in the labels and the row's in the score table.
-    joined = labels.rename(columns={"outcome": "label"}).merge(
-        scores[own if "outcome" in own else [*own, "outcome"]].rename(columns={"outcome": "row_outcome"}),
-        on="row_id",
-        how="left",
-        validate="one_to_one",
-    )
-    return joined.rename(columns={"label": "outcome"})
+    scores = tables.read(run.path("scores", dataset)).rename(columns={"outcome": "row_outcome"})
+    bundle = read_manifest_of(run.path("bundle")).spec
+    made = set(scores.columns) - set(_CARRIED) - set(bundle.clinical_features)
+    # A manifest may carry columns of an earlier scoring; what this run's bundle says comes first.
+    known = labels[[name for name in labels.columns if name == "row_id" or name not in made]]
+    own = [name for name in scores.columns if name == "row_id" or name not in known.columns]
+    return known.merge(scores[own], on="row_id", how="left", validate="one_to_one")
+
+
+def features_known(frame: pd.DataFrame, config: RunConfig) -> pd.Series:
+    """Rows whose clinical features stage 2 can use, as in scoring: none missing, no view but AP and PA."""
+    clinical = resolve_clinical(frame, config.clinical_features)
+    return clinical_reasons(clinical, age_min_years=config.eligibility.age_min_years) == Reason.NONE
+
+
+def refuse_shared_images(derivation: pd.DataFrame, external: pd.DataFrame) -> None:
+    """An image in both cohorts would be trained on and called an external test.
+
+    Raises:
+        ManifestError: says how many are shared.
+    """
+    shared = int(external["row_id"].isin(derivation["row_id"]).sum())
+    if shared:
+        raise ManifestError(
+            f"data.external: {shared} of {len(external)} images are in the derivation cohort too; an external test set "
+            "must be of other patients; give another manifest, or set data.external to null"
+        )
 
 
 def training_images(run: Run) -> tuple[pd.DataFrame, np.ndarray]:

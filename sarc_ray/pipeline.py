@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sarc_ray import __version__, intake, storage, tables
-from sarc_ray.bundle import BundleSpec, read_manifest_of, require_preprocessing, write_bundle
+from sarc_ray import __version__, intake, stages, storage, tables
+from sarc_ray.bundle import BundleSpec, read_manifest_of, require_preprocessing, verify_bundle, write_bundle
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE
 from sarc_ray.config import to_mapping
 from sarc_ray.distributed import cluster
@@ -61,24 +61,19 @@ def simulate(run: Run, uri: str, tell: Tell = silent) -> Record:
             simulate_cohorts(config.simulate, uri, seed=config.run.seed, progress=_counted(tell, "patients"))
         return {"under": uri}
 
-    return run.stage("simulate", inputs=[config.simulate, config.run.seed, uri], work=work)
+    fingerprint = fingerprint_of([__version__, config.simulate, config.run.seed, uri])
+    return run.stage("simulate", fingerprint=fingerprint, work=work)
 
 
 def prepare(run: Run, tell: Tell = silent) -> Record:
     """Select and split the cohorts, and write the image table of the training and tuning patients."""
     config = run.config
-    manifests = {"derivation": config.data.derivation, "external": config.data.external}
-    inputs = [
-        {name: _content_hash(uri) for name, uri in manifests.items() if uri},
-        *(config.eligibility, config.split, config.outcome, config.clinical_features, config.preprocess),
-        [target.name for target in config.targets],
-        config.run.seed,
-    ]
+    fingerprint = stages.fingerprint(run, "prepare")
 
     def work() -> Record:
         cohort = intake.select_derivation(run)
         if config.data.external is not None:
-            intake.select_external(run)
+            intake.refuse_shared_images(cohort, intake.select_external(run))
         rows = cohort[cohort["split"].isin([TRAIN, TUNE])]
         with cluster.session(config.engine):
             pointer = prepare_images(
@@ -86,24 +81,21 @@ def prepare(run: Run, tell: Tell = silent) -> Record:
                 run.path("images"),
                 preprocess=config.preprocess,
                 engine=config.engine,
-                version=fingerprint_of([inputs, sorted(rows["row_id"].tolist())]),
-                lineage=_lineage(run, "prepare", inputs),
+                version=fingerprint_of([__version__, config.preprocess, sorted(rows["row_id"].tolist())]),
+                lineage=_lineage(run, "prepare", fingerprint),
                 progress=_counted(tell, "radiographs"),
             )
-        return {"splits": cohort["split"].value_counts().to_dict(), "images": pointer.counts}
+        return {"splits": cohort["split"].value_counts().to_dict(), "images": pointer.counts, **_retryable(pointer)}
 
-    return run.stage("prepare", inputs=inputs, work=work)
+    outputs = ("cohort/derivation.parquet", "images/current.json")
+    return run.stage("prepare", fingerprint=fingerprint, work=work, outputs=outputs)
 
 
 def train(run: Run, tell: Tell = silent) -> Record:
     """Train the ensembles, and predict the training and tuning patients (the former by members that never saw them)."""
     config = run.config
-    prepared = run.finished("prepare")
-    inputs = [
-        prepared["fingerprint"],
-        *(config.targets, config.network, config.augment, config.fit, config.ensemble),
-        config.run.seed,
-    ]
+    stages.finished(run, "prepare")
+    fingerprint = stages.fingerprint(run, "train")
 
     def work() -> Record:
         frame, images_NSS = intake.training_images(run)
@@ -114,7 +106,7 @@ def train(run: Run, tell: Tell = silent) -> Record:
                 images_NSS,
                 uri=run.path("members"),
                 engine=config.engine,
-                fingerprint=fingerprint_of(inputs),
+                fingerprint=fingerprint,
                 progress=_counted(tell, "members"),
             )
         predictions = frame[["row_id", "patient_id", "split"]].copy()
@@ -128,18 +120,20 @@ def train(run: Run, tell: Tell = silent) -> Record:
         n_patients = frame.loc[frame["split"] == TRAIN, "patient_id"].nunique()
         return {"members": len(tasks), "training_patients": int(n_patients)}
 
-    return run.stage("train", inputs=inputs, work=work)
+    return run.stage("train", fingerprint=fingerprint, work=work, outputs=("predictions.parquet",))
 
 
 def tune(run: Run, tell: Tell = silent) -> Record:
     """Search, choose, calibrate and fit stage 2 on the training patients, and write the bundle."""
     config = run.config
-    trained = run.finished("train")
-    inputs = [trained["fingerprint"], config.stage2, config.clinical_features, config.outcome, config.run.seed]
+    stages.finished(run, "train")
+    fingerprint = stages.fingerprint(run, "tune")
 
     def work() -> Record:
         frame = _stage2_frame(run)
-        training = frame[(frame["split"] == TRAIN) & frame["outcome"].notna()].reset_index(drop=True)
+        in_training = (frame["split"] == TRAIN) & frame["outcome"].notna()
+        known = intake.features_known(frame, config)
+        training = frame[in_training & known].reset_index(drop=True)
         names = [target.name for target in config.targets]
         features = build_features(training, config.clinical_features, names, mu_only=_mu_only(config))
         outcome_N = training["outcome"].to_numpy(dtype=np.int64)
@@ -150,12 +144,12 @@ def tune(run: Run, tell: Tell = silent) -> Record:
             n_repeats=config.stage2.n_repeats,
             seed=config.run.seed,
         )
-        records = _search(config, features, outcome_N, folds, uri=run.path("stage2", fingerprint_of(inputs)), tell=tell)
+        records = _search(config, features, outcome_N, folds, uri=run.path("stage2", fingerprint), tell=tell)
         chosen = records[choose(records)]
         _write_trials(run, records, chosen)
         spec = chosen.spec
         model = fit_final(spec.algorithm, spec.params, features, outcome_N, folds, seed=config.run.seed, n_jobs=1)
-        _write_feature_check(run, frame)
+        _write_feature_check(run, frame[known])
         model_id = _write_bundle(run, model, chosen, n_patients=training["patient_id"].nunique())
         return {
             "algorithm": spec.algorithm,
@@ -163,15 +157,15 @@ def tune(run: Run, tell: Tell = silent) -> Record:
             "cv_auroc_se": chosen.cv_auroc_se,
             "threshold": model.threshold,
             "model_id": model_id,
+            "left_out_for_missing_features": int((in_training & ~known).sum()),
         }
 
-    return run.stage("tune", inputs=inputs, work=work)
+    return run.stage("tune", fingerprint=fingerprint, work=work, outputs=("bundle/bundle.json",))
 
 
 def score(run: Run, dataset: str, tell: Tell = silent) -> Record:
     """Score one of the run's data sets (``test_internal``, ``test_external`` or ``archive``) with its bundle."""
     config = run.config
-    tuned = run.finished("tune")
     sources = {
         TEST_INTERNAL: (config.data.derivation, intake.internal_rows),
         TEST_EXTERNAL: (config.data.external, intake.external_rows),
@@ -182,7 +176,7 @@ def score(run: Run, dataset: str, tell: Tell = silent) -> Record:
     uri, read_rows = sources[dataset]
     if uri is None:
         raise EvaluationError(f"data.{dataset.removeprefix('test_')}: no manifest is configured; add its URI")
-    inputs = [tuned["facts"]["model_id"], dataset, _content_hash(uri)]
+    stages.finished(run, "tune")
 
     def work() -> Record:
         require_preprocessing(read_manifest_of(run.path("bundle")).spec, config.preprocess)
@@ -195,9 +189,11 @@ def score(run: Run, dataset: str, tell: Tell = silent) -> Record:
             run=run,
             tell=tell,
         )
-        return {"counts": pointer.counts, "n_rows": pointer.n_rows}
+        return {"counts": pointer.counts, "n_rows": pointer.n_rows, **_retryable(pointer)}
 
-    return run.stage(f"score-{dataset}", inputs=inputs, work=work)
+    name = f"score-{dataset}"
+    outputs = (f"scores/{dataset}/current.json",)
+    return run.stage(name, fingerprint=stages.fingerprint(run, name), work=work, outputs=outputs)
 
 
 def score_rows_with_bundle(
@@ -213,14 +209,14 @@ def score_rows_with_bundle(
         run: gives the engine's settings and the run's name.
         tell: progress.
     """
-    spec = read_manifest_of(bundle_uri)
+    spec = verify_bundle(bundle_uri)
     carried = ["row_id", "image_uri", "site", "device", "view", *spec.spec.clinical_features]
     rows = manifest[[name for name in dict.fromkeys(carried) if name in manifest]].copy()
     rows["patient_key"] = pseudonyms(_texts(manifest["patient_id"]), key=key, purpose="patient")
     if "study_id" in manifest:
         rows["study_key"] = pseudonyms(_texts(manifest["study_id"]), key=key, purpose="study")
     content = pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes().hex()
-    version = fingerprint_of([spec.model_id, content])
+    version = fingerprint_of([__version__, spec.model_id, content])
     with cluster.session(run.config.engine):
         return score_manifest(
             rows,
@@ -237,9 +233,9 @@ def score_rows_with_bundle(
 def evaluate(run: Run, tell: Tell = silent) -> Record:
     """Results table, Table 1 and headline figures of every scored data set that has labels."""
     config = run.config
-    datasets = [TEST_INTERNAL, *([TEST_EXTERNAL] if config.data.external else [])]
-    scored = {name: run.finished(f"score-{name}")["fingerprint"] for name in datasets}
-    inputs = [scored, config.evaluation, config.outcome, config.targets, config.data.truth, config.run.seed]
+    datasets = stages.labelled_datasets(config)
+    for dataset in datasets:
+        stages.finished(run, f"score-{dataset}")
 
     def work() -> Record:
         results = []
@@ -266,7 +262,8 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
             storage.write_table(run.path("results", name), headline_table(table))
         return {"rows": len(table)}
 
-    return run.stage("evaluate", inputs=inputs, work=work)
+    fingerprint = stages.fingerprint(run, "evaluate")
+    return run.stage("evaluate", fingerprint=fingerprint, work=work, outputs=("results/results.parquet",))
 
 
 def _member_tasks(config: RunConfig, frame: pd.DataFrame) -> tuple[list[MemberTask], np.ndarray]:
@@ -308,7 +305,9 @@ def _mu_only(config: RunConfig) -> list[str]:
 
 def _stage2_frame(run: Run) -> pd.DataFrame:
     predictions = storage.read_table(run.path("predictions.parquet")).drop(columns=["patient_id", "split"])
-    return intake.read_cohort(run, "derivation").merge(predictions, on="row_id", validate="one_to_one")
+    cohort = intake.read_cohort(run, "derivation")
+    own = cohort.columns.difference(predictions.columns).union(["row_id"])
+    return cohort[own].merge(predictions, on="row_id", validate="one_to_one")
 
 
 def _search(
@@ -412,8 +411,9 @@ def _truth(run: Run, dataset: str) -> pd.DataFrame | None:
     return storage.read_table(storage.join(run.config.data.truth, f"{name}.parquet"))
 
 
-def _content_hash(uri: str) -> str:
-    return fingerprint_of(storage.content_id(uri))
+def _retryable(pointer: tables.Pointer) -> Record:
+    """Rows that the store failed on: the stage stays unfinished, and the same command tries them again."""
+    return {"retryable": pointer.n_retryable} if pointer.n_retryable else {}
 
 
 def _lineage(run: Run, stage: str, inputs: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from sarc_ray.report.content import (
 )
 from sarc_ray.report.explanations import choose_examples
 from sarc_ray.report.html import PAGE, write_report
-from sarc_ray.run import Run
+from sarc_ray.run import Run, fingerprint_of
 from sarc_ray.stage2.features import build_features
 
 Tell = Callable[[str, int, int], None]
@@ -53,12 +53,15 @@ def report(run: Run, tell: Tell | None = None) -> dict[str, Any]:
     evaluated = run.finished("evaluate")
     config = run.config
     archive = _record(run, "score-archive")
-    inputs = [
-        evaluated["fingerprint"],
-        run.finished("tune")["facts"]["model_id"],
-        archive["fingerprint"] if config.data.archive and archive else None,
-        REPORT_VERSION,
-    ]
+    # The records, not the data behind them: a report can be drawn again where the object store is away.
+    fingerprint = fingerprint_of(
+        [
+            evaluated["fingerprint"],
+            run.finished("tune")["facts"]["model_id"],
+            archive["fingerprint"] if config.data.archive and archive else None,
+            REPORT_VERSION,
+        ]
+    )
     earlier = _record(run, "report")
     if earlier and (earlier["facts"]["pictures_unread"] or not storage.exists(run.path("report", PAGE))):
         storage.remove_tree(run.path("stages", "report.json"))
@@ -72,7 +75,7 @@ def report(run: Run, tell: Tell | None = None) -> dict[str, Any]:
             tell("steps", 2, 2)
         return {**facts, "pictures_unread": _unread(content)}
 
-    return run.stage("report", inputs=inputs, work=work)
+    return run.stage("report", fingerprint=fingerprint, work=work)
 
 
 def gather(run: Run) -> Report:

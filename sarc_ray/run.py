@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from sarc_ray import __version__, config, storage
+from sarc_ray import config, storage
 from sarc_ray.cohort.definitions import OutcomeConfig
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.cohort.selection import EligibilityConfig
@@ -129,32 +129,38 @@ class Run:
         text = yaml.safe_dump(config.to_mapping(self.config), sort_keys=False)
         storage.write_text(self.path("config.yaml"), text)
 
-    def stage(self, name: str, *, inputs: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Do a stage's work unless it was finished before from the same inputs.
+    def stage(
+        self, name: str, *, fingerprint: str, work: Callable[[], dict[str, Any]], outputs: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Do a stage's work unless it was finished before from the same inputs and its outputs are still there.
 
         Args:
             name: of the stage.
-            inputs: all that decides its result, as plain data.
-            work: does it; returns what later stages or people want to know of it (plain data).
+            fingerprint: of all that decides its result.
+            work: does it; returns what later stages or people want to know of it (plain data). Where that has a
+                ``retryable`` above 0, the stage is not finished yet: the same command tries those rows again.
+            outputs: paths within the run's folder.
 
         Returns:
             The record: ``fingerprint``, ``seconds``, ``skipped`` and what ``work`` returned as ``facts``.
         """
         record_uri = self.path("stages", f"{name}.json")
-        fingerprint = fingerprint_of([__version__, inputs])
         if storage.exists(record_uri):
             record: dict[str, Any] = storage.read_json(record_uri)
-            if record["fingerprint"] == fingerprint:
+            if record["fingerprint"] == fingerprint and all(storage.exists(self.path(path)) for path in outputs):
                 return {**record, "skipped": True}
+            # From here on the outputs are a mixture until the work is done.
+            storage.remove_tree(record_uri)
         self.save_config()
         started = time.perf_counter()
         facts = work()
         record = {"fingerprint": fingerprint, "seconds": round(time.perf_counter() - started, 1), "facts": facts}
-        storage.write_json(record_uri, record)
+        if not facts.get("retryable"):
+            storage.write_json(record_uri, record)
         return {**record, "skipped": False}
 
     def finished(self, name: str) -> dict[str, Any]:
-        """The record of a finished stage.
+        """The record of a finished stage, whatever settings it was finished with.
 
         Raises:
             StorageError: the stage has not finished in this run.

@@ -30,7 +30,7 @@ _MISSING_REASONS = {
     "view": Reason.MISSING_VIEW,
 }
 # What stage 2 was taught; another value is no value it can use.
-_TEXT_FEATURES = {"sex": ("F", "M"), "view": ("AP", "PA")}
+TEXT_FEATURES = {"sex": ("F", "M"), "view": ("AP", "PA")}
 
 
 def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1) -> pa.Table:
@@ -89,7 +89,7 @@ def score_schema(clinical_features: Sequence[str], target_names: Sequence[str]) 
         ("device", pa.string()),
         ("view", pa.string()),
     ]
-    fields += [(f, pa.string() if f in _TEXT_FEATURES else pa.float64()) for f in clinical_features if f != "view"]
+    fields += [(f, pa.string() if f in TEXT_FEATURES else pa.float64()) for f in clinical_features if f != "view"]
     for target in target_names:
         fields += [(f"{target}_{part}", pa.float64()) for part in ("mu", "sigma", "var_aleatoric", "var_epistemic")]
         fields.append((f"{target}_uncertainty_pct", pa.float64()))
@@ -115,16 +115,23 @@ def clinical_reasons(clinical: pd.DataFrame, *, age_min_years: float) -> pd.Seri
     reasons = pd.Series([Reason.NONE] * len(clinical), index=clinical.index, dtype=object)
     if "age_years" in clinical:
         reasons[(clinical["age_years"] < age_min_years).to_numpy()] = Reason.AGE_BELOW_MINIMUM
-    for name in clinical.columns.intersection(list(_TEXT_FEATURES)):
-        reasons[~clinical[name].isin(_TEXT_FEATURES[name]).to_numpy()] = Reason.IMPLAUSIBLE_FEATURE
+    for name in clinical.columns.intersection(list(TEXT_FEATURES)):
+        reasons[~clinical[name].isin(TEXT_FEATURES[name]).to_numpy()] = Reason.IMPLAUSIBLE_FEATURE
     for name in reversed(list(clinical.columns)):
         reasons[clinical[name].isna().to_numpy()] = _MISSING_REASONS.get(name, Reason.MISSING_FEATURE)
     return reasons
 
 
 def _with_fallback(frame: pd.DataFrame, name: str) -> pd.Series:
-    dtype = object if name in _TEXT_FEATURES else float
-    empty = pd.Series([None] * len(frame), index=frame.index, dtype=dtype)
-    own = frame[name].astype(dtype) if name in frame else empty
+    own = _typed(frame[name], name) if name in frame else pd.Series(None, index=frame.index, dtype=_dtype(name))
     source = _HEADER_SOURCES.get(name)
-    return own if source is None or source not in frame else own.where(own.notna(), frame[source].astype(dtype))
+    return own if source is None or source not in frame else own.where(own.notna(), _typed(frame[source], name))
+
+
+def _typed(values: pd.Series, name: str) -> pd.Series:
+    """Text as it is; a number that is none ("unknown") counts as missing."""
+    return values.astype(object) if name in TEXT_FEATURES else pd.to_numeric(values, errors="coerce").astype(float)
+
+
+def _dtype(name: str) -> type:
+    return object if name in TEXT_FEATURES else float

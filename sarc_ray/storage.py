@@ -133,8 +133,11 @@ def read_many(uris: Sequence[str]) -> list[bytes | Exception]:
 
 def _cat_all(fs: fsspec.AbstractFileSystem, paths: list[str]) -> list[bytes | Exception]:
     if isinstance(fs, AsyncFileSystem):
-        found = fs.cat(sorted(set(paths)), on_error="return", batch_size=_CONCURRENT_READS)
-        return [found[fs._strip_protocol(path)] for path in paths]
+        # Not fs.cat: it takes names with [, ? or * for patterns.
+        found: list[bytes | Exception] = fs.cat_ranges(
+            paths, None, None, batch_size=_CONCURRENT_READS, on_error="return"
+        )
+        return found
     values: list[bytes | Exception] = []
     for path in paths:
         try:
@@ -240,11 +243,13 @@ def write_table(uri: str, table: pd.DataFrame | pa.Table) -> None:
 
 
 def content_id(uri: str) -> str:
-    """Identity of an object's or folder's content: SHA-256 of an object, names and sizes of a folder's files."""
+    """Identity of an object's or folder's content: SHA-256 over its bytes, and the names of a folder's files."""
     fs, path = filesystem(uri)
     with _trouble_told(uri, "listed"):
         fs.invalidate_cache()
         if fs.isdir(path):
-            listing = sorted((name, fs.size(name)) for name in fs.find(path))
-            return hashlib.sha256(repr(listing).encode("utf-8")).hexdigest()
+            digest = hashlib.sha256()
+            for name in sorted(fs.find(path)):
+                digest.update(name[len(path) :].encode("utf-8") + hashlib.sha256(fs.cat_file(name)).digest())
+            return digest.hexdigest()
     return hashlib.sha256(read_bytes(uri)).hexdigest()

@@ -36,6 +36,7 @@ class Pointer:
     version: str
     files: tuple[str, ...]
     n_rows: int
+    n_retryable: int
     counts: dict[str, int]
     lineage: dict[str, Any]
 
@@ -64,6 +65,7 @@ def read_pointer(uri: str) -> Pointer | None:
         version=found["version"],
         files=tuple(found["files"]),
         n_rows=found["n_rows"],
+        n_retryable=found["n_retryable"],
         counts=found["counts"],
         lineage=found["lineage"],
     )
@@ -84,7 +86,10 @@ def iterate(uri: str, *, columns: list[str] | None = None) -> Iterator[pa.Table]
 
 def read(uri: str, *, columns: list[str] | None = None) -> pd.DataFrame:
     """A whole sealed table in memory, rows ordered by ``row_id``."""
-    frame = pa.concat_tables(list(iterate(uri, columns=columns)), promote_options="default").to_pandas()
+    files = list(iterate(uri, columns=columns))
+    if not files:
+        raise StorageError(f"{uri}: the table has no rows; check the manifest that it was made from")
+    frame = pa.concat_tables(files, promote_options="default").to_pandas()
     return frame.sort_values("row_id", ignore_index=True) if "row_id" in frame else frame
 
 
@@ -103,16 +108,25 @@ def seal(uri: str, *, version: str, expected_row_ids: np.ndarray, lineage: Mappi
     counts: dict[str, int] = {}
     files: list[str] = []
     seen: list[np.ndarray] = []
+    n_retryable = 0
     for number, table in enumerate(_compacted(storage.join(work_uri(uri), "parts"))):
         name = f"versions/{version}/part-{number:05d}.parquet"
         storage.write_table(storage.join(uri, name), table)
         files.append(name)
         seen.append(table.column("row_id").to_numpy())
+        n_retryable += pc.sum(table.column("retryable")).as_py() or 0
         for reason in pc.value_counts(table.column("outcome")).to_pylist():
             counts[reason["values"]] = counts.get(reason["values"], 0) + reason["counts"]
     found = np.concatenate(seen) if seen else np.empty(0, dtype=np.int64)
     _reconcile(uri, found, expected_row_ids)
-    pointer = Pointer(version=version, files=tuple(files), n_rows=len(found), counts=counts, lineage=dict(lineage))
+    pointer = Pointer(
+        version=version,
+        files=tuple(files),
+        n_rows=len(found),
+        n_retryable=n_retryable,
+        counts=counts,
+        lineage=dict(lineage),
+    )
     storage.write_json(
         storage.join(uri, "current.json"),
         {
@@ -120,6 +134,7 @@ def seal(uri: str, *, version: str, expected_row_ids: np.ndarray, lineage: Mappi
             "version": version,
             "files": files,
             "n_rows": pointer.n_rows,
+            "n_retryable": pointer.n_retryable,
             "counts": counts,
             "lineage": pointer.lineage,
         },

@@ -25,7 +25,7 @@ ORDER = (
     ("scoring",),
     ("distributed",),
     ("run",),
-    ("intake",),
+    ("intake", "stages"),
     ("checkup",),
     ("pipeline", "reporting"),
     ("demo", "screen", "scoring_request", "job"),

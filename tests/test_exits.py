@@ -27,7 +27,6 @@ COMMAND = [str(Path(sys.executable).parent / "sarc-ray")]
         (errors.ManifestError("x"), 2),
         (errors.SchemaVersionError("x"), 2),
         (errors.StorageError("x"), 3),
-        (errors.TableLockedError("x"), 4),
         (errors.TrainingError("x"), 5),
         (errors.BundleError("x"), 6),
         (errors.EvaluationError("x"), 1),

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from sarc_ray import intake, pipeline, storage, tables
-from sarc_ray.bundle import load_bundle, verify_bundle
-from sarc_ray.errors import BundleError, ConfigError, EvaluationError, Outcome, StorageError
+from sarc_ray.bundle import load_bundle, require_preprocessing, verify_bundle
+from sarc_ray.errors import BundleError, ConfigError, EvaluationError, ManifestError, Outcome, StorageError
 from sarc_ray.evaluation.rows import COLUMNS
 from sarc_ray.privacy import create_key_file
 from sarc_ray.run import load_run
@@ -117,6 +117,37 @@ def test_the_same_command_again_does_nothing_and_a_change_redoes_what_depends_on
     assert not pipeline.evaluate(changed)["skipped"]
 
 
+def test_a_stage_never_builds_on_other_settings(run, settings):
+    other = load_run("demo", [*settings, "fit.epochs=3"])
+    with pytest.raises(ConfigError, match="settings or data have changed since the stage 'train'"):
+        pipeline.tune(other)
+
+
+def test_what_the_manifest_says_of_scores_does_not_count(run):
+    path = run.path("cohort", "external.parquet")
+    cohort = storage.read_table(path)
+    try:
+        storage.write_table(path, cohort.assign(score=0.5, alm_kg_mu=1.0, label=1))
+        frame = intake.labelled_scores(run, "test_external")
+    finally:
+        storage.write_table(path, cohort)
+    assert frame["score"].nunique() > 2
+    assert frame["alm_kg_mu"].max() > 1.0
+    assert frame["outcome"].isin([0, 1]).all()
+
+
+def test_images_in_both_cohorts_are_refused(run):
+    cohort = intake.read_cohort(run, "derivation")
+    with pytest.raises(ManifestError, match="images are in the derivation cohort too"):
+        intake.refuse_shared_images(cohort, cohort.head(3))
+
+
+def test_patients_without_features_are_left_out_of_stage_2(run):
+    cohort = intake.read_cohort(run, "derivation")
+    cohort.loc[:4, "bmi_kg_m2"] = float("nan")
+    assert (~intake.features_known(cohort, run.config)).sum() == 5
+
+
 def test_the_bundle_is_whole_until_someone_touches_it(run, tmp_path):
     bundle = run.path("bundle")
     assert verify_bundle(bundle).model_id == run.finished("tune")["facts"]["model_id"]
@@ -130,12 +161,11 @@ def test_the_bundle_is_whole_until_someone_touches_it(run, tmp_path):
 
 
 def test_scoring_with_other_preprocessing_is_refused(run, settings):
-    other = load_run(
-        "demo",
-        [*settings, "preprocess.clahe_clip_limit=3.0", "data.archive=s3://tests/pipeline/external/manifest.parquet"],
-    )
-    with pytest.raises(BundleError, match="clahe_clip_limit"):
+    other = load_run("demo", [*settings, "preprocess.clahe_clip_limit=3.0"])
+    with pytest.raises(ConfigError, match="settings or data have changed since the stage 'tune'"):
         pipeline.score(other, "archive")
+    with pytest.raises(BundleError, match="clahe_clip_limit"):
+        require_preprocessing(load_bundle(run.path("bundle")).spec, other.config.preprocess)
 
 
 def test_verbs_out_of_order_and_unknown_data_sets_are_named(run, settings, tmp_path):

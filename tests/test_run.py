@@ -12,28 +12,42 @@ def run(tmp_path):
     return load_run("demo", [*OVERRIDES, f"run.directory={tmp_path}/run"])
 
 
+def stage(run, fingerprint, n=1, **arguments):
+    return run.stage("prepare", fingerprint=fingerprint, work=lambda: {"n": n}, **arguments)
+
+
 def test_a_stage_is_done_once_for_the_same_inputs(run):
-    calls = []
-
-    def work():
-        calls.append(1)
-        return {"n": len(calls)}
-
-    first = run.stage("prepare", inputs={"a": 1}, work=work)
-    again = run.stage("prepare", inputs={"a": 1}, work=work)
-    changed = run.stage("prepare", inputs={"a": 2}, work=work)
-    assert (first["skipped"], again["skipped"], changed["skipped"]) == (False, True, False)
-    assert (again["facts"], changed["facts"]) == ({"n": 1}, {"n": 2})
+    assert not stage(run, "a", 1)["skipped"]
+    again = stage(run, "a", 2)
+    assert (again["skipped"], again["facts"]) == (True, {"n": 1})
+    assert stage(run, "b", 3)["facts"] == {"n": 3}
 
 
-def test_a_stage_that_fails_leaves_no_record(run):
+def test_a_stage_whose_outputs_are_gone_is_done_again(run):
+    storage.write_text(run.path("out.txt"), "x")
+    stage(run, "a", outputs=("out.txt",))
+    assert stage(run, "a", outputs=("out.txt",))["skipped"]
+    storage.remove_tree(run.path("out.txt"))
+    assert not stage(run, "a", outputs=("out.txt",))["skipped"]
+
+
+def test_a_stage_that_fails_half_way_is_finished_for_nobody(run):
     def fail():
         raise RuntimeError("power cut")
 
+    stage(run, "a")
     with pytest.raises(RuntimeError, match="power cut"):
-        run.stage("prepare", inputs={}, work=fail)
+        run.stage("prepare", fingerprint="b", work=fail)
     with pytest.raises(StorageError, match="the stage 'prepare' has not finished"):
         run.finished("prepare")
+    assert not stage(run, "a")["skipped"]
+
+
+def test_a_stage_with_retryable_rows_stays_open(run):
+    record = run.stage("prepare", fingerprint="a", work=lambda: {"retryable": 3})
+    assert not record["skipped"]
+    assert not run.stage("prepare", fingerprint="a", work=lambda: {})["skipped"]
+    assert run.stage("prepare", fingerprint="a", work=lambda: {})["skipped"]
 
 
 def test_the_resolved_configuration_is_saved_and_loads_again(run, tmp_path):

@@ -53,6 +53,20 @@ def test_many_reads_put_failures_in_their_place(folder):
     assert isinstance(missing, FileNotFoundError)
 
 
+def test_names_that_look_like_patterns_are_names(folder):
+    uris = [storage.join(folder, name) for name in ("a[1].dcm", "what?.dcm", "b*.dcm")]
+    for number, uri in enumerate(uris):
+        storage.write_bytes(uri, b"%d" % number)
+    assert storage.read_many([*uris, storage.join(folder, "c[2].dcm")])[:3] == [b"0", b"1", b"2"]
+
+
+def test_a_folder_is_known_by_its_content(folder):
+    storage.write_bytes(storage.join(folder, "t/part.parquet"), b"labels 0")
+    before = storage.content_id(storage.join(folder, "t"))
+    storage.write_bytes(storage.join(folder, "t/part.parquet"), b"labels 1")
+    assert storage.content_id(storage.join(folder, "t")) != before
+
+
 def test_a_missing_object_is_named(folder):
     with pytest.raises(StorageError, match=r"nothing\.csv: no such object"):
         storage.read_bytes(storage.join(folder, "nothing.csv"))

@@ -7,7 +7,9 @@ from sarc_ray.errors import SchemaVersionError, StorageError
 
 
 def write_part(uri, name, row_ids, value=0.0):
-    frame = pd.DataFrame({"row_id": np.array(row_ids, dtype=np.int64), "outcome": "scored", "x": value})
+    frame = pd.DataFrame(
+        {"row_id": np.array(row_ids, dtype=np.int64), "outcome": "scored", "retryable": False, "x": value}
+    )
     storage.write_table(storage.join(tables.work_uri(uri), "parts", f"{name}.parquet"), frame)
 
 

@@ -82,6 +82,14 @@ def _check_given(frame: pd.DataFrame) -> None:
         raise ManifestError(
             f"column split: {lacking} of {len(frame)} eligible rows have no split; fill in all rows, or drop the column"
         )
+    found = set(frame["split"])
+    absent = [name for name in (TRAIN, TUNE, TEST_INTERNAL) if name not in found]
+    if absent or TEST_EXTERNAL in found:
+        raise ManifestError(
+            f"column split: found {', '.join(sorted(found))} among the eligible rows; needed are {TRAIN}, {TUNE} and "
+            f"{TEST_INTERNAL}, and external patients go into a manifest of their own (data.external); correct it, or "
+            "drop the column"
+        )
     per_patient = frame.groupby("patient_id")["split"].nunique()
     if (per_patient > 1).any():
         raise ManifestError(

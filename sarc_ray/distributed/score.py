@@ -60,7 +60,7 @@ def score_manifest(
             # A scorer holds no CPU slot: with one per core the pool would starve the tasks that feed it.
             num_cpus=0,
             num_gpus=engine.gpus_per_scorer or None,
-            compute=ray.data.ActorPoolStrategy(size=n_scorers),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_scorers),
             fn_constructor_kwargs={
                 "bundle_uri": bundle_uri,
                 "run_id": lineage["run_id"],

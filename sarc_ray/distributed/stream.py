@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
@@ -47,24 +48,40 @@ def stream_to_table(
         progress: called with (rows written, rows in all) about once a second.
 
     Returns:
-        The pointer of the sealed table. A table of the same version that is sealed already is left as it is.
+        The pointer of the sealed table. A table of the same version that is sealed already is left as it is, but for
+        its retryable rows: these, and only these, are tried again into a new version.
     """
-    pointer = tables.read_pointer(uri)
-    if pointer is not None and pointer.version == version:
-        return pointer
-    work = storage.join(tables.work_uri(uri))
+    expected = rows["row_id"].to_numpy()
+    sealed = tables.read_pointer(uri)
+    kept = None
+    if sealed is not None and sealed.version.split("+")[0] == version:
+        if not sealed.n_retryable:
+            return sealed
+        table = pa.concat_tables(list(tables.iterate(uri)), promote_options="default")
+        kept = table.filter(pc.invert(table["retryable"]))
+        rows = rows[~rows["row_id"].isin(kept["row_id"].to_numpy())]
+        version = _next(sealed.version)
+    work = tables.work_uri(uri)
+    parts_uri = storage.join(work, "parts")
     input_uri = storage.join(work, f"input-{version}.parquet")
     if not storage.exists(input_uri):
         storage.remove_tree(work)  # parts of another version must not mix with this one
+        if kept is not None:
+            storage.write_table(storage.join(parts_uri, "kept.parquet"), kept)
         storage.write_table(input_uri, rows)
-    parts_uri = storage.join(work, "parts")
     with _job_checkpoint(storage.join(work, "checkpoint")), _watch(parts_uri, len(rows), progress):
         fs, path = storage.arrow_filesystem(input_uri)
         dataset = ray.data.read_parquet(path, filesystem=fs)
         dataset = build(dataset.repartition(target_num_rows_per_block=engine.rows_per_block))
         fs, path = storage.arrow_filesystem(parts_uri)
         dataset.write_parquet(path, filesystem=fs, mode="append")
-    return tables.seal(uri, version=version, expected_row_ids=rows["row_id"].to_numpy(), lineage=lineage)
+    return tables.seal(uri, version=version, expected_row_ids=expected, lineage=lineage)
+
+
+def _next(version: str) -> str:
+    """``abc`` was sealed first; its retries are ``abc+1``, ``abc+2``, ..."""
+    base, _, retry = version.partition("+")
+    return f"{base}+{int(retry or 0) + 1}"
 
 
 @contextlib.contextmanager

@@ -244,6 +244,8 @@ def _member_uri(uri: str, task: MemberTask, target: str, part: str) -> str:
 
 
 def _write_finished(uri: str, task: MemberTask, finished: Mapping[str, MemberResult], fingerprint: str) -> None:
+    # Until the record is there again, the files may be of two trainings.
+    storage.remove_tree(storage.join(uri, f"done-{task.index:02d}.json"))
     for target, result in finished.items():
         for part, data in _pack(result).items():
             storage.write_bytes(_member_uri(uri, task, target, part), data)

@@ -78,9 +78,17 @@ def test_membership_is_uniform_over_seeds() -> None:
 
 def test_given_splits_are_kept() -> None:
     frame, labels = cohort(4)
-    frame["split"] = ["train", "tune", "test_internal", "test_external"]
+    frame["split"] = ["train", "tune", "test_internal", "train"]
     kept = assign_splits(frame, BY_OUTCOME, labels=labels, seed=0)
     pd.testing.assert_frame_equal(kept, frame)
+
+
+@pytest.mark.parametrize("last", ["train", "test_external"])
+def test_given_splits_need_all_three_and_no_external(last) -> None:
+    frame, labels = cohort(4)
+    frame["split"] = ["train", "tune", "tune" if last == "train" else "test_internal", last]
+    with pytest.raises(ManifestError, match="needed are train, tune and test_internal"):
+        assign_splits(frame, BY_OUTCOME, labels=labels, seed=0)
 
 
 def test_partial_and_leaking_splits_are_refused() -> None:

@@ -138,13 +138,17 @@ def test_an_interrupted_run_goes_on_from_its_parts(ray_session, tmp_path, rows):
     uri = str(tmp_path / "images")
     arguments = {"engine": engine_config(rows_per_block=10), "version": "v1", "lineage": {"run_id": "r"}}
 
+    def outcome(batch, name):
+        retryable = pa.array([False] * len(batch))
+        return batch.append_column("outcome", pa.array([name] * len(batch))).append_column("retryable", retryable)
+
     def fail_at_the_end(batch):
         if "039.dcm" in "".join(batch["image_uri"].to_pylist()):
             raise RuntimeError("killed")
-        return batch.append_column("outcome", pa.array(["first"] * len(batch)))
+        return outcome(batch, "first")
 
     def second(batch):
-        return batch.append_column("outcome", pa.array(["second"] * len(batch)))
+        return outcome(batch, "second")
 
     def build(function):
         return lambda dataset: dataset.map_batches(function, batch_format="pyarrow", batch_size=None)
@@ -155,6 +159,29 @@ def test_an_interrupted_run_goes_on_from_its_parts(ray_session, tmp_path, rows):
     assert pointer.n_rows == N_ROWS
     assert pointer.counts.get("first", 0) >= 10
     assert set(pointer.counts) == {"first", "second"}
+
+
+def test_only_retryable_rows_are_tried_again(ray_session, tmp_path, rows):
+    from sarc_ray.distributed import stream
+
+    uri = str(tmp_path / "table")
+    arguments = {"engine": engine_config(rows_per_block=64), "version": "v1", "lineage": {"run_id": "r"}}
+
+    def build(attempt, failing):
+        def function(batch):
+            failed = pa.array([name.endswith(failing) for name in batch["image_uri"].to_pylist()])
+            return batch.append_column("outcome", pa.array([attempt] * len(batch))).append_column("retryable", failed)
+
+        return lambda dataset: dataset.map_batches(function, batch_format="pyarrow", batch_size=None)
+
+    first = stream.stream_to_table(rows, uri, build=build("first", ("003.dcm", "007.dcm")), **arguments)
+    second = stream.stream_to_table(rows, uri, build=build("second", ("007.dcm",)), **arguments)
+    third = stream.stream_to_table(rows, uri, build=build("third", ()), **arguments)
+    fourth = stream.stream_to_table(rows, uri, build=build("fourth", ()), **arguments)
+    assert [first.n_retryable, second.n_retryable, third.n_retryable] == [2, 1, 0]
+    assert third.counts == {"first": N_ROWS - 2, "second": 1, "third": 1}
+    assert fourth == third
+    assert len(tables.read(uri)) == N_ROWS
 
 
 def test_engine_settings_are_checked():

@@ -1,0 +1,80 @@
+"""What decides each stage of a run, from its own settings back to the manifests.
+
+A stage is done once for the same inputs. Inputs name the stage before by its own inputs, so that a change anywhere
+upstream is seen here, and a stage never builds on what other settings left in the run's folder.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sarc_ray import __version__, storage
+from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL
+from sarc_ray.errors import ConfigError
+from sarc_ray.run import Run, RunConfig, fingerprint_of
+
+_PRESET_WEIGHTS = ("random", "imagenet")
+
+
+def inputs_of(run: Run, stage: str) -> Any:
+    """All that decides the result of a stage, as plain data and configuration objects."""
+    config = run.config
+    if stage == "prepare":
+        return _prepare_inputs(config)
+    if stage == "train":
+        settings = (config.targets, config.network, config.augment, config.fit, config.ensemble)
+        return [fingerprint(run, "prepare"), *settings, _weights(config), config.run.seed]
+    if stage == "tune":
+        return [fingerprint(run, "train"), config.stage2, config.clinical_features, config.outcome, config.run.seed]
+    if stage == "score-archive":
+        return [fingerprint(run, "tune"), _content(config.data.archive)]
+    if stage.startswith("score-"):
+        return [fingerprint(run, "tune"), stage]
+    assert stage == "evaluate", stage
+    scores = [fingerprint(run, f"score-{name}") for name in labelled_datasets(config)]
+    return [scores, config.evaluation, config.targets, _content(config.data.truth), config.run.seed]
+
+
+def fingerprint(run: Run, stage: str) -> str:
+    """Short hash of a stage's inputs and of this release."""
+    return fingerprint_of([__version__, inputs_of(run, stage)])
+
+
+def finished(run: Run, stage: str) -> dict[str, Any]:
+    """The record of a stage that was finished with the present settings and data.
+
+    Raises:
+        StorageError: it has not finished.
+        ConfigError: it was finished with other settings or data.
+    """
+    record = run.finished(stage)
+    if record["fingerprint"] != fingerprint(run, stage):
+        verb = stage.replace("score-", "score --dataset ")
+        raise ConfigError(
+            f"{run.config.run.directory}: settings or data have changed since the stage '{stage}' finished; run "
+            f"'sarc-ray {verb}' again, or give the same settings (--set) as then"
+        )
+    return record
+
+
+def labelled_datasets(config: RunConfig) -> list[str]:
+    """The test sets of a run."""
+    return [TEST_INTERNAL, *([TEST_EXTERNAL] if config.data.external else [])]
+
+
+def _prepare_inputs(config: RunConfig) -> Any:
+    return [
+        {"derivation": _content(config.data.derivation), "external": _content(config.data.external)},
+        *(config.eligibility, config.split, config.outcome, config.clinical_features, config.preprocess),
+        [target.name for target in config.targets],
+        config.run.seed,
+    ]
+
+
+def _content(uri: str | None) -> list[str] | None:
+    """Where and what: relative image URIs depend on the manifest's place."""
+    return None if uri is None else [storage.canonical_uri(uri), storage.content_id(uri)]
+
+
+def _weights(config: RunConfig) -> list[str] | None:
+    return None if config.network.weights in _PRESET_WEIGHTS else _content(config.network.weights)
