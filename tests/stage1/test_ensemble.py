@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 from sarc_ray.errors import ConfigError
+from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import load_member
 from sarc_ray.stage1.ensemble import (
     EnsembleConfig,
     holdout_folds,
     mixture,
+    predict_from_features,
     predict_members,
     prediction_columns,
 )
-from tests.stage1.toy import draw_pictures, fit_toy
+from sarc_ray.stage1.features import extract_features
+from tests.stage1.toy import AUGMENT, draw_pictures, fit_toy
 
 
 def draw_patients(n_patients: int = 101, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -182,3 +185,15 @@ def test_predicting_refuses_other_pictures(members):
         predict_members([], np.zeros((2, 48, 48), dtype=np.uint8), batch_size=2)
     with pytest.raises(ValueError, match="expected uint8"):
         predict_members(members, np.zeros((2, 32, 32)), batch_size=2)
+
+
+def test_known_features_give_the_same_predictions_as_the_pictures():
+    member = load_member(fit_toy(epochs=1, trainable="head", cache_features=True, ridge_start=True))
+    x_NHW, _, _ = draw_pictures(40, seed=4)
+    features_NF = extract_features(
+        member.network, x_NHW, config=AugmentConfig(**AUGMENT), copies=0, seed=0, batch_size=32, threads=1, device="cpu"
+    )[0]
+    mu_MN, sigma_MN = predict_members([member], x_NHW, batch_size=32, device="cpu")
+    mu_N, sigma_N = predict_from_features(member, features_NF, threads=1)
+    assert np.array_equal(mu_N, mu_MN[0])
+    assert np.array_equal(sigma_N, sigma_MN[0])
