@@ -157,7 +157,7 @@ def tune(run: Run, tell: Tell = silent) -> Record:
             "cv_auroc_se": chosen.cv_auroc_se,
             "threshold": model.threshold,
             "model_id": model_id,
-            "left_out_for_missing_features": int((in_training & ~known).sum()),
+            "patients": training["patient_id"].nunique(),
         }
 
     return run.stage("tune", fingerprint=fingerprint, work=work, outputs=("bundle/bundle.json",))

@@ -64,7 +64,7 @@ def print_artefacts(console: Console, run: Run) -> None:
         ("config.yaml", "the resolved configuration"),
     ):
         if storage.exists(run.path(name)):
-            console.print(f"  {name:24} {meaning}", highlight=False)
+            console.print(f"  {name:24} {meaning}", highlight=False, soft_wrap=True)
 
 
 def _headline(dataset: str, rows: pd.DataFrame, *, with_ideal: bool) -> Table:
@@ -99,8 +99,8 @@ def _headline(dataset: str, rows: pd.DataFrame, *, with_ideal: bool) -> Table:
 
 
 def _metric(row: Any) -> str:
-    name = str(row.metric).replace("auroc_difference vs ", "auroc - ")
-    return name if pd.isna(row.p_value) else f"{name}, p {row.p_value:.3f}"
+    name = str(row.metric).replace("auroc_difference vs ", "auroc-")
+    return name if pd.isna(row.p_value) else f"{name} p {row.p_value:.3f}"
 
 
 def _with_interval(row: Any) -> str:
