@@ -18,9 +18,10 @@ class EngineConfig:
             grows on demand, how many to ask for.
         member_retries: how often a member whose worker died is started again from its last checkpoint.
         checkpoint_interval_s: shortest time between two training checkpoints of a member, in seconds.
-        trials_at_once: upper limit of stage-2 trials at one time; null takes one per CPU.
+        trials_at_once: upper limit of stage-2 trials at one time; null takes one per CPU of the nodes that are up.
         rows_per_block: manifest rows fetched, decoded and written together (a unit of retry and resume).
-        scorers: number of ensemble actors that score pictures; null takes one per GPU, or one per two CPUs.
+        scorers: most ensemble actors at one time; null takes one per GPU, or one per two CPUs, of the nodes that are
+            up.
         gpus_per_scorer: GPUs reserved by each of them.
         scorer_threads: threads of each ensemble actor on a CPU.
     """
