@@ -7,6 +7,7 @@ This module turns mappings into those dataclasses and refuses what they do not k
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.resources
@@ -208,10 +209,8 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
         return value
     # YAML reads 1e-4 as text (it wants 1.0e-4); people write 1e-4.
     if hint is float and isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             return float(value)
-        except ValueError:
-            pass
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):

@@ -28,7 +28,7 @@ def header() -> HeaderFacts:
     ],
 )
 def test_frontal_chest_radiographs_pass(header: HeaderFacts, change: dict[str, str | None]) -> None:
-    check(dataclasses.replace(header, **change))  # type: ignore[arg-type]
+    assert check(dataclasses.replace(header, **change)) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
