@@ -293,4 +293,5 @@ from sarc_ray.bundle import read_manifest_of
 assert read_manifest_of({str(GOLDEN / "model")!r}).schema_version == 1
 assert not {{"torch", "ray", "sklearn", "skops"}} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -86,10 +86,11 @@ def test_a_row_has_one_key_and_a_figure_or_a_reason(results):
 def test_the_whole_plan_is_answered(results):
     subgroups = ["all", "sex=F", "sex=M", "age_band=<65", "age_band=65-<75", "age_band=>=75"]
     for subgroup, metric in itertools.product(subgroups, OUTCOME_METRICS):
-        pick(results, metric, subgroup=subgroup)
+        assert pick(results, metric, subgroup=subgroup)["metric"] == metric
     names = [name.replace("coverage", "coverage_90") for name in TARGET_METRICS]
     for subgroup, metric, target in itertools.product(subgroups, names, ("alm_kg", "crt_s")):
-        pick(results, metric, outcome=target, score=f"{target}_mu", subgroup=subgroup)
+        row = pick(results, metric, outcome=target, score=f"{target}_mu", subgroup=subgroup)
+        assert row["outcome"] == target
 
 
 def test_outcome_figures_equal_the_statistics(cohort, results):
