@@ -73,7 +73,17 @@ class Reason(StrEnum):
     UNSUPPORTED_PIXELS = "unsupported_pixels"
     NOT_CHEST = "not_chest"
     LATERAL_VIEW = "lateral_view"
+    PAEDIATRIC = "paediatric"
     BLANK_IMAGE = "blank_image"
+    SATURATED_IMAGE = "saturated_image"
+    ODD_ASPECT = "odd_aspect"
+    COLLIMATED = "collimated"
+    SCREENSHOT = "screenshot"
+    ROTATED = "rotated"
+    INVERTED = "inverted"
+    UNLIKE_CHEST = "unlike_chest"
+    DECODER_CRASHED = "decoder_crashed"
+    DECODER_TIMEOUT = "decoder_timeout"
     INTERNAL_ERROR = "internal_error"
     MISSING_AGE = "missing_age"
     MISSING_SEX = "missing_sex"
@@ -114,7 +124,17 @@ REASONS: dict[Reason, ReasonFacts] = {
     Reason.UNSUPPORTED_PIXELS: _rejected("colour, multi-frame or pixel layout of no radiograph"),
     Reason.NOT_CHEST: _rejected("the header names another body part or modality"),
     Reason.LATERAL_VIEW: _rejected("the view is lateral; the score is defined on frontal radiographs"),
+    Reason.PAEDIATRIC: _rejected("the patient is younger than 18 years"),
     Reason.BLANK_IMAGE: _rejected("the picture has no contrast"),
+    Reason.SATURATED_IMAGE: _rejected("most of the picture is at the darkest or the brightest value"),
+    Reason.ODD_ASPECT: _rejected("the sides' ratio is that of no chest radiograph"),
+    Reason.COLLIMATED: _abstained("the exposed field covers too little of the picture"),
+    Reason.SCREENSHOT: _rejected("text or a frame is burned into the picture, as in a screenshot"),
+    Reason.ROTATED: _abstained("the chest lies on its side or upside down in the picture"),
+    Reason.INVERTED: _abstained("bone is dark and air is bright, against what the header says"),
+    Reason.UNLIKE_CHEST: _abstained("the pixels do not look like a frontal chest radiograph"),
+    Reason.DECODER_CRASHED: _rejected("reading this image ended its process"),
+    Reason.DECODER_TIMEOUT: _rejected("reading this image took longer than the limit"),
     Reason.INTERNAL_ERROR: _rejected("an unforeseen error while reading this image"),
     Reason.MISSING_AGE: _abstained("age is absent from the manifest and the header"),
     Reason.MISSING_SEX: _abstained("sex is absent from the manifest and the header"),

@@ -118,9 +118,18 @@ def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArray[
 
     Raises:
         ImageError: BLANK_IMAGE.
+    """
+    return equalise(grey_picture(radiograph, config), config)
 
-    References:
-        CLAHE: Zuiderveld K. Contrast limited adaptive histogram equalization. Graphics Gems IV, 1994, 474-485.
+
+def grey_picture(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArray[np.float32]:
+    """Resize, window and turn to MONOCHROME2's sense.
+
+    Returns:
+        float32 in 0..1, shape (size_px, size_px), air dark and bone bright.
+
+    Raises:
+        ImageError: BLANK_IMAGE.
     """
     small_HW = resize(radiograph.pixels_HW, config.size_px)
     low, high = np.percentile(small_HW, PERCENTILES)
@@ -128,8 +137,15 @@ def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArray[
         raise ImageError(Reason.BLANK_IMAGE, f"the middle 99% of the stored values spans {high - low:g}")
     values_HW = small_HW * np.float32(radiograph.slope) + np.float32(radiograph.intercept)
     grey_HW = window(values_HW, radiograph.voi)
-    if radiograph.inverted:
-        grey_HW = 1.0 - grey_HW
+    return 1.0 - grey_HW if radiograph.inverted else grey_HW
+
+
+def equalise(grey_HW: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.NDArray[np.uint8]:
+    """Contrast limited adaptive histogram equalisation of a picture in 0..1, shape (H, W).
+
+    References:
+        Zuiderveld K. Contrast limited adaptive histogram equalization. Graphics Gems IV, 1994, 474-485.
+    """
     image_HW = np.rint(grey_HW * 255.0).astype(np.uint8)
     if config.clahe_clip_limit == 0:
         return image_HW
