@@ -10,11 +10,8 @@ Shape suffixes: H rows, W columns. "Part 3" and so on are parts of the DICOM sta
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import io
 import logging
-import math
-import re
 import struct
 import warnings
 import zlib
@@ -33,6 +30,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 
 from sarc_ray.errors import ImageError, Reason
+from sarc_ray.imaging.header import HeaderFacts, read_header, tag_integer, tag_number, tag_text, transfer_syntax
 from sarc_ray.imaging.voi import Voi, modality_table, read_voi
 
 # The only tags that are read. pydicom adds Specific Character Set by itself.
@@ -50,39 +48,6 @@ TAGS = (
 MAX_SIDE_PX = 16_384
 MAX_PIXEL_BYTES = 256 * 2**20
 MAX_OBJECT_BYTES = 512 * 2**20
-
-AGE_PLAUSIBLE_MAX_YEARS = 120.0
-_BMI_PLAUSIBLE_KG_M2 = (10.0, 80.0)
-_AGE = re.compile(r"^(\d{1,3}(?:\.\d+)?)\s*([DWMY]?)$")
-_PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
-_DATE = re.compile(r"^(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})")
-_VIEWS_IN_PATIENT_POSITION = ("PA", "AP", "LL", "RL", "LATERAL", "LAT")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeaderFacts:
-    """What is kept of a header: no names, identifiers or exact dates. None where absent or implausible."""
-
-    age_years: float | None
-    sex: str | None
-    bmi_kg_m2: float | None
-    view: str | None
-    acquired_month: str | None
-    modality: str | None
-    body_part: str | None
-    species: str | None
-    manufacturer: str | None
-    model: str | None
-    photometric: str | None
-    rows: int
-    columns: int
-    bits_stored: int
-    transfer_syntax: str
-
-    @property
-    def device(self) -> str | None:
-        """Manufacturer and model in one text."""
-        return " ".join(part for part in (self.manufacturer, self.model) if part) or None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,27 +139,6 @@ def _check_deflated(data: bytes) -> None:
         raise ImageError(Reason.IMAGE_TOO_LARGE, f"inflates to more than {limit} bytes")
 
 
-def read_header(dataset: Dataset) -> HeaderFacts:
-    """The facts of a header; every value is optional but the transfer syntax."""
-    return HeaderFacts(
-        age_years=_age_years(dataset),
-        sex=_one_of(_text(dataset, "PatientSex"), ("F", "M")),
-        bmi_kg_m2=_bmi(dataset),
-        view=_view(dataset),
-        acquired_month=_month(dataset),
-        modality=_text(dataset, "Modality"),
-        body_part=_text(dataset, "BodyPartExamined"),
-        species=_text(dataset, "PatientSpeciesDescription"),
-        manufacturer=_text(dataset, "Manufacturer"),
-        model=_text(dataset, "ManufacturerModelName"),
-        photometric=_text(dataset, "PhotometricInterpretation"),
-        rows=_int(dataset, "Rows", 0),
-        columns=_int(dataset, "Columns", 0),
-        bits_stored=_int(dataset, "BitsStored", 0),
-        transfer_syntax=_transfer_syntax(dataset),
-    )
-
-
 def decode(dataset: Dataset, header: HeaderFacts) -> Radiograph:
     """Decode the pixels of an opened data set.
 
@@ -217,7 +161,7 @@ def decode(dataset: Dataset, header: HeaderFacts) -> Radiograph:
     # Part 3 C.11.1: a Modality LUT Sequence and Rescale Slope exclude each other; the LUT is what was stored.
     slope, intercept = (1.0, 0.0) if table is not None else _rescale(dataset)
     # Part 3 C.8.11.3: INVERSE goes with MONOCHROME1, so either of them says it, and both do not cancel out.
-    inverted = header.photometric == "MONOCHROME1" or _text(dataset, "PresentationLUTShape") == "INVERSE"
+    inverted = header.photometric == "MONOCHROME1" or tag_text(dataset, "PresentationLUTShape") == "INVERSE"
     return Radiograph(pixels_HW=pixels_HW, slope=slope, intercept=intercept, voi=voi, inverted=inverted, header=header)
 
 
@@ -231,16 +175,18 @@ def _check_pixels(dataset: Dataset, header: HeaderFacts) -> None:
     """All checks that need no decoding; fills in what can be told from other tags."""
     if not dataset.get("PixelData"):
         raise ImageError(Reason.NO_PIXELS)
-    frames = max(_int(dataset, "NumberOfFrames", 1), 1)
-    allocated = _int(dataset, "BitsAllocated", 0)
-    n_bytes = header.rows * header.columns * frames * max(_int(dataset, "SamplesPerPixel", 1), 1) * allocated // 8
+    frames = max(tag_integer(dataset, "NumberOfFrames", 1), 1)
+    allocated = tag_integer(dataset, "BitsAllocated", 0)
+    n_bytes = (
+        header.rows * header.columns * frames * max(tag_integer(dataset, "SamplesPerPixel", 1), 1) * allocated // 8
+    )
     if max(header.rows, header.columns) > MAX_SIDE_PX or n_bytes > MAX_PIXEL_BYTES:
         raise ImageError(
             Reason.IMAGE_TOO_LARGE,
             f"{header.rows} x {header.columns} x {frames} frames, {n_bytes} bytes; "
             f"allowed: {MAX_SIDE_PX} a side, {MAX_PIXEL_BYTES} bytes",
         )
-    if header.photometric not in ("MONOCHROME1", "MONOCHROME2") or _int(dataset, "SamplesPerPixel", 1) != 1:
+    if header.photometric not in ("MONOCHROME1", "MONOCHROME2") or tag_integer(dataset, "SamplesPerPixel", 1) != 1:
         raise ImageError(Reason.UNSUPPORTED_PIXELS, f"photometric interpretation {header.photometric}")
     if frames > 1:
         raise ImageError(Reason.UNSUPPORTED_PIXELS, f"{frames} frames")
@@ -252,17 +198,17 @@ def _check_pixels(dataset: Dataset, header: HeaderFacts) -> None:
 
 
 def _complete_bits(dataset: Dataset, allocated: int) -> None:
-    stored = _int(dataset, "BitsStored", allocated)
-    high_bit = _int(dataset, "HighBit", stored - 1)
+    stored = tag_integer(dataset, "BitsStored", allocated)
+    high_bit = tag_integer(dataset, "HighBit", stored - 1)
     if not 1 <= stored <= allocated or not stored - 1 <= high_bit < allocated:
         raise ImageError(Reason.DECODE_FAILED, f"Bits Stored {stored}, High Bit {high_bit} of {allocated}")
     dataset.SamplesPerPixel = 1
     dataset.NumberOfFrames = 1
     dataset.BitsStored = stored
     dataset.HighBit = high_bit
-    dataset.PixelRepresentation = _int(dataset, "PixelRepresentation", 0) & 1
+    dataset.PixelRepresentation = tag_integer(dataset, "PixelRepresentation", 0) & 1
     if getattr(dataset.file_meta, "TransferSyntaxUID", None) is None:
-        dataset.file_meta.TransferSyntaxUID = uids.UID(_transfer_syntax(dataset))
+        dataset.file_meta.TransferSyntaxUID = uids.UID(transfer_syntax(dataset))
 
 
 def _decode_stored(dataset: Dataset) -> npt.NDArray[np.integer[Any]]:
@@ -356,99 +302,7 @@ DECODERS: dict[str, Decoder] = {
 }
 
 
-def _transfer_syntax(dataset: Dataset) -> str:
-    found = getattr(dataset.file_meta, "TransferSyntaxUID", None)
-    if found:
-        return str(found)
-    implicit, _ = dataset.original_encoding
-    return str(uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian)
-
-
-def _value(dataset: Dataset, keyword: str) -> Any:
-    """The first value of a tag; None where it is absent, empty or not of its type."""
-    try:
-        value = dataset.get(keyword)
-    except Exception:  # Conversion of damaged values raises nearly every type; a value that cannot be read is absent.
-        return None
-    if isinstance(value, pydicom.multival.MultiValue | list):
-        value = value[0] if value else None
-    return None if value is None or value == "" else value
-
-
-def _text(dataset: Dataset, keyword: str) -> str | None:
-    value = _value(dataset, keyword)
-    return str(value).replace("\0", " ").strip().upper() or None if value is not None else None
-
-
-def _float(dataset: Dataset, keyword: str) -> float | None:
-    try:
-        value = float(_value(dataset, keyword))
-    except (ValueError, TypeError):
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _int(dataset: Dataset, keyword: str, default: int) -> int:
-    value = _float(dataset, keyword)
-    return default if value is None else int(value)
-
-
-def _one_of(text: str | None, allowed: tuple[str, ...]) -> str | None:
-    return text if text in allowed else None
-
-
 def _rescale(dataset: Dataset) -> tuple[float, float]:
-    slope, intercept = _float(dataset, "RescaleSlope"), _float(dataset, "RescaleIntercept")
+    slope, intercept = tag_number(dataset, "RescaleSlope"), tag_number(dataset, "RescaleIntercept")
     # Part 3 C.11.1: both or none; a slope of zero would erase the picture.
     return (slope, intercept) if slope and intercept is not None else (1.0, 0.0)
-
-
-def _age_years(dataset: Dataset) -> float | None:
-    """Age from Patient's Age (Part 5 6.2 AS, and how archives really write it), else from two dates.
-
-    "062Y", "009M", "81" and "9.0" are read; "000Y" stands for unknown; the age from dates is in whole years.
-    """
-    match = _AGE.match(_text(dataset, "PatientAge") or "")
-    age = float(match.group(1)) / _PER_YEAR[match.group(2)] if match else None
-    if age is None:
-        birth, taken = _date(dataset, "PatientBirthDate"), _taken_on(dataset)
-        if birth is not None and taken is not None:
-            age = float(taken.year - birth.year - ((taken.month, taken.day) < (birth.month, birth.day)))
-    return age if age is not None and 0 < age <= AGE_PLAUSIBLE_MAX_YEARS else None
-
-
-def _date(dataset: Dataset, keyword: str) -> dt.date | None:
-    match = _DATE.match(_text(dataset, keyword) or "")
-    if match is None:
-        return None
-    try:
-        return dt.date(*(int(part) for part in match.groups()))
-    except ValueError:
-        return None
-
-
-def _taken_on(dataset: Dataset) -> dt.date | None:
-    # Not Content Date or Series Date: converters write the day of the conversion there.
-    keywords = ("AcquisitionDate", "StudyDate")
-    return next((date for date in (_date(dataset, keyword) for keyword in keywords) if date), None)
-
-
-def _month(dataset: Dataset) -> str | None:
-    taken = _taken_on(dataset)
-    return f"{taken:%Y-%m}" if taken else None
-
-
-def _bmi(dataset: Dataset) -> float | None:
-    height_m, weight_kg = _float(dataset, "PatientSize"), _float(dataset, "PatientWeight")
-    if not height_m or not weight_kg:
-        return None
-    bmi = weight_kg / height_m**2
-    return bmi if _BMI_PLAUSIBLE_KG_M2[0] <= bmi <= _BMI_PLAUSIBLE_KG_M2[1] else None
-
-
-def _view(dataset: Dataset) -> str | None:
-    """View Position; else Patient Position where it holds a view; else LATERAL where rows run front to back."""
-    view = _text(dataset, "ViewPosition") or _one_of(_text(dataset, "PatientPosition"), _VIEWS_IN_PATIENT_POSITION)
-    if view is None and (_text(dataset, "PatientOrientation") or "")[:1] in ("A", "P"):
-        return "LATERAL"  # Part 3 C.7.6.1.1.1: in a frontal view rows run left or right.
-    return view

@@ -6,7 +6,7 @@ Headers lie and leave out: what is absent passes, what is stated and wrong does 
 from __future__ import annotations
 
 from sarc_ray.errors import ImageError, Reason
-from sarc_ray.imaging.dicom import HeaderFacts
+from sarc_ray.imaging.header import HeaderFacts
 
 # Part 3 C.7.3.1.1.1: computed, digital and film radiography. Secondary captures keep the modality of the original.
 MODALITIES = ("CR", "DX", "DR", "RG")

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from sarc_ray.errors import ImageError, Reason
 from sarc_ray.imaging import dicom, gate
-from sarc_ray.imaging.dicom import HeaderFacts, Radiograph
+from sarc_ray.imaging.dicom import Radiograph
+from sarc_ray.imaging.header import HeaderFacts, read_header
 from sarc_ray.imaging.voi import Voi, VoiWindow
 
 # Without a usable window, these percentiles of the resized picture become black and white: robust to a lead marker
@@ -92,7 +93,7 @@ def process_image(data: bytes | Exception, config: PreprocessConfig) -> ImageRes
     try:
         with dicom.quiet_pydicom():
             dataset = dicom.open_dataset(data)
-            header = dicom.read_header(dataset)
+            header = read_header(dataset)
             gate.check(header)
             image_HW = preprocess(dicom.decode(dataset, header), config)
     except ImageError as error:

@@ -3,8 +3,9 @@ import dataclasses
 import pytest
 
 from sarc_ray.errors import ImageError, Reason
-from sarc_ray.imaging.dicom import HeaderFacts, read_radiograph
+from sarc_ray.imaging.dicom import read_radiograph
 from sarc_ray.imaging.gate import check, is_lateral
+from sarc_ray.imaging.header import HeaderFacts
 from tests.dicom_factory import make_dicom
 
 

@@ -1,0 +1,169 @@
+"""The few facts of a DICOM header that are needed, read however archives write them.
+
+Names, identifiers and dates of birth do not leave this module; a date of birth only serves to compute an age in
+whole years. "Part 3" and so on are parts of the DICOM standard, PS3.3 and so on.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pydicom
+from pydicom import uid as uids
+from pydicom.dataset import Dataset
+
+AGE_PLAUSIBLE_MAX_YEARS = 120.0
+_BMI_PLAUSIBLE_KG_M2 = (10.0, 80.0)
+_AGE = re.compile(r"^(\d{1,3}(?:\.\d+)?)\s*([DWMY]?)$")
+_PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
+_DATE = re.compile(r"^(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})")
+_VIEWS_IN_PATIENT_POSITION = ("PA", "AP", "LL", "RL", "LATERAL", "LAT")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeaderFacts:
+    """What is kept of a header: no names, identifiers or exact dates. None where absent or implausible."""
+
+    age_years: float | None
+    sex: str | None
+    bmi_kg_m2: float | None
+    view: str | None
+    acquired_month: str | None
+    modality: str | None
+    body_part: str | None
+    species: str | None
+    manufacturer: str | None
+    model: str | None
+    photometric: str | None
+    rows: int
+    columns: int
+    bits_stored: int
+    transfer_syntax: str
+
+    @property
+    def device(self) -> str | None:
+        """Manufacturer and model in one text."""
+        return " ".join(part for part in (self.manufacturer, self.model) if part) or None
+
+
+def read_header(dataset: Dataset) -> HeaderFacts:
+    """The facts of a header; every value is optional but the transfer syntax."""
+    return HeaderFacts(
+        age_years=_age_years(dataset),
+        sex=_one_of(tag_text(dataset, "PatientSex"), ("F", "M")),
+        bmi_kg_m2=_bmi(dataset),
+        view=_view(dataset),
+        acquired_month=_month(dataset),
+        modality=tag_text(dataset, "Modality"),
+        body_part=tag_text(dataset, "BodyPartExamined"),
+        species=tag_text(dataset, "PatientSpeciesDescription"),
+        manufacturer=tag_text(dataset, "Manufacturer"),
+        model=tag_text(dataset, "ManufacturerModelName"),
+        photometric=tag_text(dataset, "PhotometricInterpretation"),
+        rows=tag_integer(dataset, "Rows", 0),
+        columns=tag_integer(dataset, "Columns", 0),
+        bits_stored=tag_integer(dataset, "BitsStored", 0),
+        transfer_syntax=transfer_syntax(dataset),
+    )
+
+
+def transfer_syntax(dataset: Dataset) -> str:
+    """The transfer syntax; where the file does not name one, what its encoding shows."""
+    found = getattr(dataset.file_meta, "TransferSyntaxUID", None)
+    if found:
+        return str(found)
+    implicit, _ = dataset.original_encoding
+    return str(uids.ImplicitVRLittleEndian if implicit else uids.ExplicitVRLittleEndian)
+
+
+def tag_value(dataset: Dataset, keyword: str) -> Any:
+    """The first value of a tag; None where it is absent, empty or not of its type."""
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # Conversion of damaged values raises nearly every type; a value that cannot be read is absent.
+        return None
+    if isinstance(value, pydicom.multival.MultiValue | list):
+        value = value[0] if value else None
+    return None if value is None or value == "" else value
+
+
+def tag_text(dataset: Dataset, keyword: str) -> str | None:
+    """A tag's first value as upper-case text; None where it is absent or empty."""
+    value = tag_value(dataset, keyword)
+    return str(value).replace("\0", " ").strip().upper() or None if value is not None else None
+
+
+def tag_number(dataset: Dataset, keyword: str) -> float | None:
+    """A tag's first value as a finite number; None where it is absent or none."""
+    try:
+        value = float(tag_value(dataset, keyword))
+    except (ValueError, TypeError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def tag_integer(dataset: Dataset, keyword: str, default: int) -> int:
+    """A tag's first value as a whole number, or the default."""
+    value = tag_number(dataset, keyword)
+    return default if value is None else int(value)
+
+
+def _one_of(text: str | None, allowed: tuple[str, ...]) -> str | None:
+    return text if text in allowed else None
+
+
+def _age_years(dataset: Dataset) -> float | None:
+    """Age from Patient's Age (Part 5 6.2 AS, and how archives really write it), else from two dates.
+
+    "062Y", "009M", "81" and "9.0" are read; "000Y" stands for unknown; the age from dates is in whole years.
+    """
+    match = _AGE.match(tag_text(dataset, "PatientAge") or "")
+    age = float(match.group(1)) / _PER_YEAR[match.group(2)] if match else None
+    if age is None:
+        birth, taken = _date(dataset, "PatientBirthDate"), _taken_on(dataset)
+        if birth is not None and taken is not None:
+            age = float(taken.year - birth.year - ((taken.month, taken.day) < (birth.month, birth.day)))
+    return age if age is not None and 0 < age <= AGE_PLAUSIBLE_MAX_YEARS else None
+
+
+def _date(dataset: Dataset, keyword: str) -> dt.date | None:
+    match = _DATE.match(tag_text(dataset, keyword) or "")
+    if match is None:
+        return None
+    try:
+        return dt.date(*(int(part) for part in match.groups()))
+    except ValueError:
+        return None
+
+
+def _taken_on(dataset: Dataset) -> dt.date | None:
+    # Not Content Date or Series Date: converters write the day of the conversion there.
+    keywords = ("AcquisitionDate", "StudyDate")
+    return next((date for date in (_date(dataset, keyword) for keyword in keywords) if date), None)
+
+
+def _month(dataset: Dataset) -> str | None:
+    taken = _taken_on(dataset)
+    return f"{taken:%Y-%m}" if taken else None
+
+
+def _bmi(dataset: Dataset) -> float | None:
+    height_m, weight_kg = tag_number(dataset, "PatientSize"), tag_number(dataset, "PatientWeight")
+    if not height_m or not weight_kg:
+        return None
+    bmi = weight_kg / height_m**2
+    return bmi if _BMI_PLAUSIBLE_KG_M2[0] <= bmi <= _BMI_PLAUSIBLE_KG_M2[1] else None
+
+
+def _view(dataset: Dataset) -> str | None:
+    """View Position; else Patient Position where it holds a view; else LATERAL where rows run front to back."""
+    view = tag_text(dataset, "ViewPosition") or _one_of(
+        tag_text(dataset, "PatientPosition"), _VIEWS_IN_PATIENT_POSITION
+    )
+    if view is None and (tag_text(dataset, "PatientOrientation") or "")[:1] in ("A", "P"):
+        return "LATERAL"  # Part 3 C.7.6.1.1.1: in a frontal view rows run left or right.
+    return view
