@@ -172,9 +172,17 @@ def _decoder(transfer_syntax: str) -> Decoder:
 
 
 def _check_pixels(dataset: Dataset, header: HeaderFacts) -> None:
-    """All checks that need no decoding; fills in what can be told from other tags."""
     if not dataset.get("PixelData"):
         raise ImageError(Reason.NO_PIXELS)
+    check_layout(dataset, header)
+
+
+def check_layout(dataset: Dataset, header: HeaderFacts) -> None:
+    """All checks of the pixels that a header allows, PixelData itself unread; fills in what other tags can tell.
+
+    Raises:
+        ImageError: UNSUPPORTED_PIXELS, UNSUPPORTED_SYNTAX, IMAGE_TOO_LARGE or DECODE_FAILED.
+    """
     frames = max(tag_integer(dataset, "NumberOfFrames", 1), 1)
     allocated = tag_integer(dataset, "BitsAllocated", 0)
     n_bytes = (
@@ -195,6 +203,7 @@ def _check_pixels(dataset: Dataset, header: HeaderFacts) -> None:
     if allocated not in (8, 16):
         raise ImageError(Reason.UNSUPPORTED_PIXELS, f"Bits Allocated {allocated}; allowed: 8, 16")
     _complete_bits(dataset, allocated)
+    _decoder(header.transfer_syntax)
 
 
 def _complete_bits(dataset: Dataset, allocated: int) -> None:
