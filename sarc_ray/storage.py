@@ -14,7 +14,7 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import fsspec
@@ -28,6 +28,7 @@ from sarc_ray.errors import StorageError
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 _CONCURRENT_READS = 64
+_FOLDERS_LISTED_APART = 1000
 
 
 def is_absolute(uri: str) -> bool:
@@ -116,6 +117,21 @@ def read_many(uris: Sequence[str]) -> list[bytes | Exception]:
 
     A missing object comes back as ``FileNotFoundError``.
     """
+    return _read_all(uris, None, None)
+
+
+def read_ranges(uris: Sequence[str], start: int, end: int) -> list[bytes | Exception]:
+    """Read the same range of many objects, one request each and in parallel; failures as in :func:`read_many`.
+
+    Args:
+        uris: objects.
+        start: first byte, counted from 0. Most stores refuse a start at or beyond an object's end.
+        end: the byte after the last; an object that ends before it gives what it has.
+    """
+    return _read_all(uris, start, end)
+
+
+def _read_all(uris: Sequence[str], start: int | None, end: int | None) -> list[bytes | Exception]:
     results: list[bytes | Exception] = [FileNotFoundError("not read")] * len(uris)
     by_store: dict[int, tuple[fsspec.AbstractFileSystem, list[tuple[int, str]]]] = {}
     for index, uri in enumerate(uris):
@@ -126,22 +142,24 @@ def read_many(uris: Sequence[str]) -> list[bytes | Exception]:
             continue
         by_store.setdefault(id(fs), (fs, []))[1].append((index, path))
     for fs, entries in by_store.values():
-        for (index, _), value in zip(entries, _cat_all(fs, [path for _, path in entries]), strict=True):
+        for (index, _), value in zip(entries, _cat_all(fs, [path for _, path in entries], start, end), strict=True):
             results[index] = value
     return results
 
 
-def _cat_all(fs: fsspec.AbstractFileSystem, paths: list[str]) -> list[bytes | Exception]:
+def _cat_all(
+    fs: fsspec.AbstractFileSystem, paths: list[str], start: int | None, end: int | None
+) -> list[bytes | Exception]:
     if isinstance(fs, AsyncFileSystem):
         # Not fs.cat: it takes names with [, ? or * for patterns.
         found: list[bytes | Exception] = fs.cat_ranges(
-            paths, None, None, batch_size=_CONCURRENT_READS, on_error="return"
+            paths, start, end, batch_size=_CONCURRENT_READS, on_error="return"
         )
         return found
     values: list[bytes | Exception] = []
     for path in paths:
         try:
-            values.append(fs.cat_file(path))
+            values.append(fs.cat_file(path, start=start, end=end))
         except Exception as error:  # every store has its own family of errors
             values.append(error)
     return values
@@ -201,6 +219,36 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
         if not fs.exists(path):
             return []
         return sorted(str(fs.unstrip_protocol(p)) for p in fs.find(path) if p.endswith(suffix))
+
+
+def walk_objects(uri: str) -> Iterator[tuple[str, int]]:
+    """URL and size in bytes of every object below a folder, or of one object; in no certain order.
+
+    A folder that is divided into folders is listed folder by folder, so that memory holds one of them at a time.
+
+    Raises:
+        StorageError: there is nothing under ``uri``, or the store fails.
+    """
+    fs, path = filesystem(uri)
+    with _trouble_told(uri, "listed"):
+        fs.invalidate_cache()
+        if not fs.exists(path):
+            raise FileNotFoundError(path)
+        entries = fs.ls(path, detail=True) if fs.isdir(path) else [fs.info(path)]
+        folders = [entry["name"] for entry in entries if entry["type"] == "directory"]
+        # A flat listing answers with 1,000 objects a request; a request for each of very many folders would be slower.
+        whole = len(folders) > _FOLDERS_LISTED_APART
+        for entry in () if whole else entries:
+            yield from _as_objects(fs, [entry])
+        for folder in [path] if whole else folders:
+            yield from _as_objects(fs, fs.find(folder, detail=True).values())
+            fs.invalidate_cache()
+
+
+def _as_objects(fs: fsspec.AbstractFileSystem, entries: Iterable[dict[str, Any]]) -> Iterator[tuple[str, int]]:
+    for entry in entries:
+        if entry["type"] != "directory":
+            yield canonical_uri(str(fs.unstrip_protocol(entry["name"]))), int(entry["size"] or 0)
 
 
 def remove_tree(uri: str) -> None:

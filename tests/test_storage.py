@@ -120,3 +120,29 @@ def test_a_store_that_fails_is_told_in_our_words(name, monkeypatch):
     monkeypatch.setattr(storage, "filesystem", lambda uri: (_BrokenStore(), "b/k"))
     with pytest.raises(StorageError, match=r"broken://b/k: cannot be .*Unable to locate credentials.*permissions"):
         getattr(storage, name)("broken://b/k")
+
+
+def test_ranges_of_many_objects_come_back_in_their_place(folder):
+    uris = [storage.join(folder, name) for name in ("a[1]", "missing", "short")]
+    storage.write_bytes(uris[0], b"0123456789")
+    storage.write_bytes(uris[2], b"01234")
+    first, missing, short = storage.read_ranges(uris, 3, 8)
+    assert (first, short) == (b"34567", b"34")
+    assert isinstance(missing, FileNotFoundError)
+
+
+@pytest.mark.parametrize("apart", [1000, 0], ids=["folder by folder", "in one listing"])
+def test_a_walk_meets_every_object_once_with_its_size(folder, monkeypatch, apart):
+    monkeypatch.setattr(storage, "_FOLDERS_LISTED_APART", apart)
+    sizes = {"one.dcm": 3, ".hidden": 1, "empty": 0, "2020/01/a.dcm": 5, "2020/x.dcm/b": 2, "2021/c d#?.dcm": 4}
+    for name, size in sizes.items():
+        storage.write_bytes(storage.join(folder, name), b"x" * size)
+    found = list(storage.walk_objects(folder))
+    assert dict(found) == {storage.canonical_uri(storage.join(folder, name)): size for name, size in sizes.items()}
+    assert len(found) == len(sizes)
+    assert list(storage.walk_objects(storage.join(folder, "one.dcm"))) == [(storage.join(folder, "one.dcm"), 3)]
+
+
+def test_a_walk_of_nothing_is_told(folder):
+    with pytest.raises(StorageError, match=r"nowhere: no such object"):
+        list(storage.walk_objects(storage.join(folder, "nowhere")))
