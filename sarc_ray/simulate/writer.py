@@ -19,10 +19,14 @@ from sarc_ray.cohort.schema import SCHEMA_VERSION, row_id
 from sarc_ray.simulate.anatomy import Signals
 from sarc_ray.simulate.cohort import COHORTS, CohortName, Drawn, SimulateConfig, count_patients, draw_rows, row_rng
 from sarc_ray.simulate.detector import DEVICE_BY_NAME, Header, to_dicom
-from sarc_ray.simulate.phantom import Box, render
+from sarc_ray.simulate.law import CHANNELS
+from sarc_ray.simulate.other_parts import Part, render_part
+from sarc_ray.simulate.phantom import Box, Picture, render
 
 _NOT_DICOM = b"This is not a DICOM object.\n" * 40
 _TRUNCATED_FRACTION = 0.6
+# What archive rows of role other_body_part show, by turns.
+_OTHER_PARTS: tuple[Part, ...] = ("hand", "knee")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +99,29 @@ def _picture(drawn: Drawn, row: int, chunk: Chunk) -> tuple[bytes, dict[str, tup
     device = DEVICE_BY_NAME[manifest["device"]]
     patient, image = int(manifest["patient_id"][1:]) - 1, int(manifest["study_id"].rsplit("-S", 1)[1])
     rng = row_rng(chunk.seed, chunk.cohort, patient, image, purpose=1)
-    signals = Signals(
+    shape_HW = (chunk.size_px, round(chunk.size_px * device.aspect))
+    role, part = truth["role"], _other_part(truth["role"], patient)
+    if part is not None:
+        gray_HW = render_part(part, shape_HW=shape_HW, rng=rng)
+        picture = Picture(gray_HW=gray_HW, boxes={name: () for name in CHANNELS})
+    else:
+        picture = render(_signals(truth), shape_HW=shape_HW, rng=rng)
+    header = _header(drawn, row, body_part="CHEST" if role != "other_body_part" else str(part).upper())
+    data = _NOT_DICOM if role == "not_dicom" else to_dicom(picture.gray_HW, device=device, header=header)
+    if role == "truncated":
+        data = data[: int(len(data) * _TRUNCATED_FRACTION)]
+    return data, picture.boxes
+
+
+def _other_part(role: str, patient: int) -> Part | None:
+    """What a row's picture shows where it is no frontal chest."""
+    if role == "lateral":
+        return "lateral"
+    return _OTHER_PARTS[patient % len(_OTHER_PARTS)] if role == "other_body_part" else None
+
+
+def _signals(truth: pd.Series) -> Signals:
+    return Signals(
         alm=float(truth["channel_alm_kg"]),
         hgs=float(truth["channel_hgs_kg"]),
         crt=float(truth["channel_crt_s"]),
@@ -103,15 +129,9 @@ def _picture(drawn: Drawn, row: int, chunk: Chunk) -> tuple[bytes, dict[str, tup
         breast=float(truth["breast"]),
         aorta=float(truth["aorta"]),
     )
-    picture = render(signals, shape_HW=(chunk.size_px, round(chunk.size_px * device.aspect)), rng=rng)
-    role = truth["role"]
-    data = _NOT_DICOM if role == "not_dicom" else to_dicom(picture.gray_HW, device=device, header=_header(drawn, row))
-    if role == "truncated":
-        data = data[: int(len(data) * _TRUNCATED_FRACTION)]
-    return data, picture.boxes
 
 
-def _header(drawn: Drawn, row: int) -> Header:
+def _header(drawn: Drawn, row: int, *, body_part: str) -> Header:
     manifest, truth = drawn.manifest.iloc[row], drawn.truth.iloc[row]
     role = truth["role"]
     return Header(
@@ -122,8 +142,7 @@ def _header(drawn: Drawn, row: int) -> Header:
         age_years=None if role == "missing_age" else float(truth["age_years_true"]),
         acquired_on=manifest["acquired_on"],
         view=manifest["view"],
-        # A rejected row's header says what it would be; its picture is the ordinary phantom.
-        body_part="ABDOMEN" if role == "other_body_part" else "CHEST",
+        body_part=body_part,
         site=manifest["site"],
     )
 

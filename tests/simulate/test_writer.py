@@ -109,10 +109,29 @@ def test_defective_archive_rows_are_defective(tmp_path, monkeypatch):
     assert b"DICM" not in by_role["not_dicom"].read_bytes()
     with pytest.raises(Exception, match=r"."):
         _ = pydicom.dcmread(by_role["truncated"]).pixel_array
-    assert pydicom.dcmread(by_role["other_body_part"]).BodyPartExamined == "ABDOMEN"
+    assert pydicom.dcmread(by_role["other_body_part"]).BodyPartExamined in ("HAND", "KNEE")
     assert pydicom.dcmread(by_role["lateral"]).ViewPosition == "LATERAL"
     assert pydicom.dcmread(by_role["missing_age"]).PatientAge in ("", None)
     assert pydicom.dcmread(by_role["age_in_header_only"]).PatientAge.endswith("Y")
+
+
+def test_rows_that_are_no_frontal_chest_show_none(tmp_path, monkeypatch):
+    # The same seed with and without defects: the same patients, other pictures where the role says so.
+    monkeypatch.setattr("sarc_ray.simulate.cohort.DEFECTS", {"lateral": 0.3, "other_body_part": 0.3})
+    config = SimulateConfig(derivation_n=0, external_n=0, archive_n=12, size_px=64, chunk_size=12)
+    (chunk,) = plan_chunks(config, seed=1)
+    mixed = write_chunk(chunk, uri=str(tmp_path / "mixed"))
+    monkeypatch.setattr("sarc_ray.simulate.cohort.DEFECTS", {"lateral": 0.0})
+    frontal = write_chunk(chunk, uri=str(tmp_path / "frontal"))
+    assert set(mixed.truth["role"]) == {"eligible", "lateral", "other_body_part"}
+    for role, uri, boxes in zip(
+        mixed.truth["role"], mixed.manifest["image_uri"], mixed.truth["alm_kg_boxes"], strict=True
+    ):
+        pixels = [pydicom.dcmread(tmp_path / kind / "archive" / uri).pixel_array for kind in ("mixed", "frontal")]
+        assert pixels[0].shape == pixels[1].shape
+        assert np.array_equal(*pixels) == (role == "eligible")
+        assert (json.loads(boxes) == []) == (role != "eligible")
+    assert (frontal.truth["role"] == "eligible").all()
 
 
 def test_writes_to_any_store():
