@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-all check bench format clean
+.PHONY: setup demo proof test test-all check bench format clean
 
 setup: .venv/.ready
 
@@ -14,6 +14,9 @@ setup: .venv/.ready
 
 demo: setup
 	$(BIN)/sarc-ray demo
+
+proof: setup
+	$(BIN)/sarc-ray proof
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -186,6 +186,28 @@ def demo(set_: SetOption = None) -> None:
     screen.print_artefacts(console, run)
 
 
+@app.command(epilog="Example: sarc-ray proof")
+def proof(set_: SetOption = None) -> None:
+    """Train on thousands of simulated patients and compare with the ideal predictor; an hour or so.
+
+    Exit code 7 when a learning goal is missed.
+    """
+    from sarc_ray import pipeline, screen
+    from sarc_ray import proof as proof_module
+
+    run = _load("proof", set_)
+    with pipeline.engine(run):
+        uri = proof_module.prepared_cohorts(run)
+        _run_stage(run, "simulate", lambda run, tell: pipeline.simulate(run, uri, tell))
+        _run_stages(run)
+        study = proof_module.study_sized(run)
+        _run_stages(study)
+    goals = proof_module.goals_table(run, study)
+    screen.print_goals(console, goals)
+    if not goals["met"].all():
+        raise typer.Exit(exits.GOAL_MISSED)
+
+
 @app.command(epilog="Example: sarc-ray key ~/.sarc-ray.key")
 def key(path: Annotated[str, typer.Argument(help="File to write; an existing one is never replaced.")]) -> None:
     """Make a secret for patient and study keys."""

@@ -52,6 +52,20 @@ def print_headline(console: Console, run: Run) -> None:
         )
 
 
+def print_goals(console: Console, goals: pd.DataFrame) -> None:
+    """The learning goals beside what was reached."""
+    table = Table(title="learning goals", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("outcome", "metric", "allowed"):
+        table.add_column(name)
+    for name in ("reached", "met", "with 590 patients"):
+        table.add_column(name, justify="right")
+    row: Any
+    for row in goals.itertuples():
+        met = "[green]yes[/]" if row.met else "[bold red]no[/]"
+        table.add_row(row.outcome, row.metric, row.allowed, _number(row.found), met, _number(row.study_size))
+    console.print(table)
+
+
 def print_artefacts(console: Console, run: Run) -> None:
     """Where a run's results lie."""
     console.print(f"\nAll artefacts lie under {run.config.run.directory}:", highlight=False)
