@@ -124,12 +124,10 @@ def open_dataset(data: bytes) -> Dataset:
 
 
 def _check_deflated(data: bytes) -> None:
-    """Refuse a deflated data set that would inflate without bounds (Part 5 A.5); pydicom inflates it whole."""
-    if data[128:132] != b"DICM" or uids.DeflatedExplicitVRLittleEndian.encode() not in data[132:2048]:
+    """Refuse a deflated data set that would inflate without bounds; pydicom inflates it whole."""
+    start = deflated_start(data)
+    if start is None:
         return
-    if data[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
-        raise ImageError(Reason.DECODE_FAILED, "deflated, without a File Meta Information Group Length")
-    start = 144 + struct.unpack("<L", data[140:144])[0]
     limit = MAX_OBJECT_BYTES
     try:
         inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], limit + 1)
@@ -137,6 +135,22 @@ def _check_deflated(data: bytes) -> None:
         raise ImageError(Reason.DECODE_FAILED, "deflated data set is damaged") from error
     if len(inflated) > limit:
         raise ImageError(Reason.IMAGE_TOO_LARGE, f"inflates to more than {limit} bytes")
+
+
+def deflated_start(data: bytes) -> int | None:
+    """Where the deflated data set of a file begins (Part 5 A.5); None where it is not deflated.
+
+    Args:
+        data: the file, or its beginning.
+
+    Raises:
+        ImageError: DECODE_FAILED where the file does not say where it begins.
+    """
+    if data[128:132] != b"DICM" or uids.DeflatedExplicitVRLittleEndian.encode() not in data[132:2048]:
+        return None
+    if data[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+        raise ImageError(Reason.DECODE_FAILED, "deflated, without a File Meta Information Group Length")
+    return 144 + int(struct.unpack("<L", data[140:144])[0])
 
 
 def decode(dataset: Dataset, header: HeaderFacts) -> Radiograph:
