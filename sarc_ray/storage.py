@@ -30,6 +30,9 @@ _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 _CONCURRENT_READS = 64
 _FOLDERS_LISTED_APART = 1000
 
+_Range = tuple[int | None, int | None]
+_WHOLE: _Range = (None, None)
+
 
 def is_absolute(uri: str) -> bool:
     """True for URLs with a scheme and for absolute local paths."""
@@ -117,47 +120,53 @@ def read_many(uris: Sequence[str]) -> list[bytes | Exception]:
 
     A missing object comes back as ``FileNotFoundError``.
     """
-    return _read_all(uris, None, None)
+    return _read_all(uris, [_WHOLE] * len(uris))
 
 
-def read_ranges(uris: Sequence[str], start: int, end: int) -> list[bytes | Exception]:
-    """Read the same range of many objects, one request each and in parallel; failures as in :func:`read_many`.
+def read_ranges(uris: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> list[bytes | Exception]:
+    """Read a part of each of many objects, one request each and in parallel; failures as in :func:`read_many`.
 
     Args:
-        uris: objects.
-        start: first byte, counted from 0. Most stores refuse a start at or beyond an object's end.
-        end: the byte after the last; an object that ends before it gives what it has.
+        uris: shape (N,), objects.
+        starts: shape (N,), first bytes, counted from 0. Most stores refuse a start at or beyond an object's end.
+        ends: shape (N,), the bytes after the last; an object that ends before gives what it has.
     """
-    return _read_all(uris, start, end)
+    return _read_all(uris, list(zip(starts, ends, strict=True)))
 
 
-def _read_all(uris: Sequence[str], start: int | None, end: int | None) -> list[bytes | Exception]:
+def is_missing(error: Exception) -> bool:
+    """True where a read failed because no such object exists; false where the store failed."""
+    return any(isinstance(found, FileNotFoundError) for found in (error, error.__cause__))
+
+
+def _read_all(uris: Sequence[str], ranges: Sequence[_Range]) -> list[bytes | Exception]:
     results: list[bytes | Exception] = [FileNotFoundError("not read")] * len(uris)
-    by_store: dict[int, tuple[fsspec.AbstractFileSystem, list[tuple[int, str]]]] = {}
+    by_store: dict[int, tuple[fsspec.AbstractFileSystem, list[int], list[str]]] = {}
     for index, uri in enumerate(uris):
         try:
             fs, path = filesystem(uri)
         except StorageError as error:
             results[index] = error
             continue
-        by_store.setdefault(id(fs), (fs, []))[1].append((index, path))
-    for fs, entries in by_store.values():
-        for (index, _), value in zip(entries, _cat_all(fs, [path for _, path in entries], start, end), strict=True):
+        _, indices, paths = by_store.setdefault(id(fs), (fs, [], []))
+        indices.append(index)
+        paths.append(path)
+    for fs, indices, paths in by_store.values():
+        for index, value in zip(indices, _cat_all(fs, paths, [ranges[k] for k in indices]), strict=True):
             results[index] = value
     return results
 
 
-def _cat_all(
-    fs: fsspec.AbstractFileSystem, paths: list[str], start: int | None, end: int | None
-) -> list[bytes | Exception]:
+def _cat_all(fs: fsspec.AbstractFileSystem, paths: list[str], ranges: Sequence[_Range]) -> list[bytes | Exception]:
     if isinstance(fs, AsyncFileSystem):
         # Not fs.cat: it takes names with [, ? or * for patterns.
+        starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
         found: list[bytes | Exception] = fs.cat_ranges(
-            paths, start, end, batch_size=_CONCURRENT_READS, on_error="return"
+            paths, starts, ends, batch_size=_CONCURRENT_READS, on_error="return"
         )
         return found
     values: list[bytes | Exception] = []
-    for path in paths:
+    for path, (start, end) in zip(paths, ranges, strict=True):
         try:
             values.append(fs.cat_file(path, start=start, end=end))
         except Exception as error:  # every store has its own family of errors
