@@ -35,9 +35,10 @@ from sarc_ray.imaging.voi import Voi, modality_table, read_voi
 
 # The only tags that are read. pydicom adds Specific Character Set by itself.
 TAGS = (
-    "StudyDate", "AcquisitionDate", "Modality", "Manufacturer", "ManufacturerModelName",
+    "SOPClassUID", "StudyDate", "AcquisitionDate", "Modality", "Manufacturer", "ManufacturerModelName",
     "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight", "PatientSpeciesDescription",
-    "BodyPartExamined", "ViewPosition", "PatientPosition", "PatientOrientation",
+    "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "PatientPosition", "PatientOrientation",
+    "StudyDescription", "SeriesDescription", "ProtocolName", "PerformedProcedureStepDescription",
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "WindowCenter",
     "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "ExtendedOffsetTable",

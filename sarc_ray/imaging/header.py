@@ -15,13 +15,26 @@ from typing import Any
 import pydicom
 from pydicom import uid as uids
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 AGE_PLAUSIBLE_MAX_YEARS = 120.0
+# Heights in centimetres, weights in grams, 0 and 999 are found in archives; what they were meant to be is not guessed.
+_HEIGHT_PLAUSIBLE_M = (1.0, 2.5)
+_WEIGHT_PLAUSIBLE_KG = (20.0, 350.0)
 _BMI_PLAUSIBLE_KG_M2 = (10.0, 80.0)
 _AGE = re.compile(r"^(\d{1,3}(?:\.\d+)?)\s*([DWMY]?)$")
 _PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
 _DATE = re.compile(r"^(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})")
 _VIEWS_IN_PATIENT_POSITION = ("PA", "AP", "LL", "RL", "LATERAL", "LAT")
+# Code meanings of views (Part 16 CID 4010) as View Position would have them.
+_VIEWS_IN_CODE_MEANING = {"POSTERO-ANTERIOR": "PA", "ANTERO-POSTERIOR": "AP"}
+# Where a header tells a mobile unit: names of models, and free text of orders and protocols. Only whether one of them
+# does is kept, since free text may hold anything.
+_PORTABLE_TAGS = (
+    "BodyPartExamined", "ViewPosition", "ManufacturerModelName", "StudyDescription", "SeriesDescription",
+    "ProtocolName", "PerformedProcedureStepDescription",
+)  # fmt: skip
+_PORTABLE = re.compile(r"\bPORT(ABLE)?\b|\bMOBILE|MOBILETT|MOBILEDART|\bBEDSIDE\b|DRX-?REVOLUTION|OPTIMA XR2|\bAMX")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,9 +46,11 @@ class HeaderFacts:
     bmi_kg_m2: float | None
     view: str | None
     acquired_month: str | None
+    sop_class: str | None
     modality: str | None
     body_part: str | None
     species: str | None
+    portable: bool
     manufacturer: str | None
     model: str | None
     photometric: str | None
@@ -58,9 +73,11 @@ def read_header(dataset: Dataset) -> HeaderFacts:
         bmi_kg_m2=_bmi(dataset),
         view=_view(dataset),
         acquired_month=_month(dataset),
+        sop_class=tag_text(dataset, "SOPClassUID"),
         modality=tag_text(dataset, "Modality"),
         body_part=tag_text(dataset, "BodyPartExamined"),
         species=tag_text(dataset, "PatientSpeciesDescription"),
+        portable=any(_PORTABLE.search(tag_text(dataset, keyword) or "") for keyword in _PORTABLE_TAGS),
         manufacturer=tag_text(dataset, "Manufacturer"),
         model=tag_text(dataset, "ManufacturerModelName"),
         photometric=tag_text(dataset, "PhotometricInterpretation"),
@@ -119,15 +136,22 @@ def _one_of(text: str | None, allowed: tuple[str, ...]) -> str | None:
 def _age_years(dataset: Dataset) -> float | None:
     """Age from Patient's Age (Part 5 6.2 AS, and how archives really write it), else from two dates.
 
-    "062Y", "009M", "81" and "9.0" are read; "000Y" stands for unknown; the age from dates is in whole years.
+    "062Y", "009M", "81" and "9.0" are read; "000Y" stands for unknown; the age from dates is in whole years from the
+    first birthday on.
     """
     match = _AGE.match(tag_text(dataset, "PatientAge") or "")
-    age = float(match.group(1)) / _PER_YEAR[match.group(2)] if match else None
-    if age is None:
-        birth, taken = _date(dataset, "PatientBirthDate"), _taken_on(dataset)
-        if birth is not None and taken is not None:
-            age = float(taken.year - birth.year - ((taken.month, taken.day) < (birth.month, birth.day)))
-    return age if age is not None and 0 < age <= AGE_PLAUSIBLE_MAX_YEARS else None
+    age = float(match.group(1)) / _PER_YEAR[match.group(2)] if match else 0.0
+    if not 0 < age <= AGE_PLAUSIBLE_MAX_YEARS:
+        age = _age_from_dates(_date(dataset, "PatientBirthDate"), _taken_on(dataset))
+    return age if 0 < age <= AGE_PLAUSIBLE_MAX_YEARS else None
+
+
+def _age_from_dates(birth: dt.date | None, taken: dt.date | None) -> float:
+    """Whole years, a fraction before the first birthday; 0 where it cannot be told."""
+    if birth is None or taken is None or taken <= birth:
+        return 0.0
+    years = taken.year - birth.year - ((taken.month, taken.day) < (birth.month, birth.day))
+    return float(years) or (taken - birth).days / 365.25
 
 
 def _date(dataset: Dataset, keyword: str) -> dt.date | None:
@@ -153,17 +177,34 @@ def _month(dataset: Dataset) -> str | None:
 
 def _bmi(dataset: Dataset) -> float | None:
     height_m, weight_kg = tag_number(dataset, "PatientSize"), tag_number(dataset, "PatientWeight")
-    if not height_m or not weight_kg:
+    if not _within(height_m, _HEIGHT_PLAUSIBLE_M) or not _within(weight_kg, _WEIGHT_PLAUSIBLE_KG):
         return None
+    assert height_m is not None
+    assert weight_kg is not None
     bmi = weight_kg / height_m**2
-    return bmi if _BMI_PLAUSIBLE_KG_M2[0] <= bmi <= _BMI_PLAUSIBLE_KG_M2[1] else None
+    return bmi if _within(bmi, _BMI_PLAUSIBLE_KG_M2) else None
+
+
+def _within(value: float | None, limits: tuple[float, float]) -> bool:
+    return value is not None and limits[0] <= value <= limits[1]
 
 
 def _view(dataset: Dataset) -> str | None:
-    """View Position; else Patient Position where it holds a view; else LATERAL where rows run front to back."""
+    """View Position, Patient Position where it holds a view, View Code Sequence; LATERAL where rows run front to back.
+
+    The first that says something is taken.
+    """
     view = tag_text(dataset, "ViewPosition") or _one_of(
         tag_text(dataset, "PatientPosition"), _VIEWS_IN_PATIENT_POSITION
     )
+    view = view or _coded_view(dataset)
     if view is None and (tag_text(dataset, "PatientOrientation") or "")[:1] in ("A", "P"):
         return "LATERAL"  # Part 3 C.7.6.1.1.1: in a frontal view rows run left or right.
     return view
+
+
+def _coded_view(dataset: Dataset) -> str | None:
+    """The meaning of the first item of View Code Sequence (Part 3 C.8.11.5.1)."""
+    items = tag_value(dataset, "ViewCodeSequence")
+    meaning = tag_text(items[0], "CodeMeaning") if isinstance(items, Sequence) and len(items) else None
+    return None if meaning is None else _VIEWS_IN_CODE_MEANING.get(meaning, meaning)
