@@ -86,7 +86,9 @@ def process_image(data: bytes | Exception, config: PreprocessConfig) -> ImageRes
         config: how to preprocess.
     """
     if isinstance(data, Exception):
-        missing = any(isinstance(error, FileNotFoundError) for error in (data, data.__cause__))
+        # A folder is no object; in an object store its name does not even exist.
+        absent = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+        missing = any(isinstance(error, absent) for error in (data, data.__cause__))
         return _refused(Reason.OBJECT_MISSING if missing else Reason.STORAGE_FAILED)
     digest = hashlib.sha256(data).hexdigest()
     header = None
@@ -98,6 +100,8 @@ def process_image(data: bytes | Exception, config: PreprocessConfig) -> ImageRes
             image_HW = preprocess(dicom.decode(dataset, header), config)
     except ImageError as error:
         return _refused(error.reason, digest, header)
+    except MemoryError:  # Of a process with a limit: sizes that can be told beforehand are refused before.
+        return _refused(Reason.IMAGE_TOO_LARGE, digest, header)
     except Exception:  # One image must never stop an archive; the reason says that we did not foresee it.
         return _refused(Reason.INTERNAL_ERROR, digest, header)
     return ImageResult(reason=Reason.NONE, image_HW=image_HW, image_sha256=digest, header=header)
