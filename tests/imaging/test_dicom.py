@@ -138,6 +138,8 @@ def header(**tags: object) -> HeaderFacts:
         ("1960.03.05", "20200305", 60.0),
         ("19601341", "20200305", None),
         ("20200306", "20200305", None),
+        ("20200305", "20200305", None),
+        ("20190906", "20200305", 181 / 365.25),
         ("", "20200305", None),
     ],
 )
@@ -147,7 +149,10 @@ def test_age_from_dates_in_whole_years(birth: str, taken: str, expected: float |
 
 def test_patients_age_wins_over_dates() -> None:
     assert header(PatientAge="070Y", PatientBirthDate="19600101").age_years == 70.0
-    assert header(PatientAge="000Y", PatientBirthDate="19600101").age_years is None
+    # "000Y" says nothing; what cannot be is not corrected.
+    assert header(PatientAge="000Y", PatientBirthDate="19600101").age_years == 60.0
+    assert header(PatientAge="000Y", PatientBirthDate="").age_years is None
+    assert header(PatientAge="999Y", PatientBirthDate="19600101").age_years is None
 
 
 @pytest.mark.parametrize(
