@@ -153,14 +153,17 @@ class Bundle:
                 f"pictures of shape {images_NSS.shape} with {len(clinical)} clinical rows; this bundle scores pictures "
                 f"of {size} x {size}, one per row"
             )
-        frame = pd.DataFrame(self._predict(images_NSS, device=device, threads=threads), index=clinical.index)
+        frame = pd.DataFrame(self.predict(images_NSS, device=device, threads=threads), index=clinical.index)
         X = build_features(
             clinical.join(frame), self.spec.clinical_features, _names(self.spec), mu_only=_mu_only(self.spec)
         )
         raw_N, score_N = self.stage2.predict(X)
         return frame.assign(raw_score=raw_N, score=score_N, flag=self.stage2.flag(score_N))
 
-    def _predict(self, images_NSS: npt.NDArray[np.uint8], *, device: str, threads: int) -> dict[str, Any]:
+    def predict(
+        self, images_NSS: npt.NDArray[np.uint8], *, device: str = "auto", threads: int = 1
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Stage 1 alone, which needs no clinical feature: the columns of each target, as in :meth:`score`."""
         from sarc_ray.stage1.ensemble import predict_members, prediction_columns
 
         # One call for all targets: convolutions that members share then run once per picture.
