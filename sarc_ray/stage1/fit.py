@@ -22,7 +22,7 @@ from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.errors import TrainingError
 from sarc_ray.stage1.augment import AugmentConfig, augment
 from sarc_ray.stage1.features import CachedFeatures, FeatureArray, extract_features
-from sarc_ray.stage1.losses import gaussian_nll
+from sarc_ray.stage1.losses import beta_nll, gaussian_nll
 from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, build_network, normalise
 from sarc_ray.stage1.runtime import (
     DEVICES,
@@ -51,6 +51,8 @@ class FitConfig:
         weight_decay: decoupled (AdamW); 0 is plain Adam.
         clip_norm: gradients longer than this are shortened to it; one picture with a tiny sigma can
             otherwise undo an epoch.
+        beta_nll: each picture's loss is weighted by its own sigma^(2 beta) while training, 0 to 1; 0 is the plain
+            likelihood (the paper), 0.5 the choice of Seitzer et al. 2022. Stopping goes by the plain likelihood.
         threads: of torch, per member. Results depend on it, so it is fixed here and not by the machine.
         device: ``auto`` takes CUDA where torch sees it.
         cache_features: with ``trainable: head``, run the convolutions once and train the head on what they gave.
@@ -65,6 +67,7 @@ class FitConfig:
     learning_rate: float
     weight_decay: float
     clip_norm: float
+    beta_nll: float
     threads: int
     device: Literal["auto", "cpu", "cuda"]
     cache_features: bool
@@ -79,6 +82,8 @@ class FitConfig:
                 raise ValueError(f"{name}: found {getattr(self, name)}, allowed: above 0")
         if not 0.0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay: found {self.weight_decay}, allowed: 0 or more")
+        if not 0.0 <= self.beta_nll <= 1.0:
+            raise ValueError(f"beta_nll: found {self.beta_nll}, allowed: 0 (plain likelihood) to 1")
         if self.device not in DEVICES:
             raise ValueError(f"device: found {self.device!r}, allowed: {', '.join(DEVICES)}")
         if self.ridge_start and not self.cache_features:
@@ -344,12 +349,14 @@ class _Run:
             self.optimizer.param_groups[0]["lr"] = cosine_learning_rate(progress, self.fit.learning_rate)
             index_B = picks_B % n
             mu_B, sigma_B = self.data.predict_train(self.model, picks_B // n, index_B, generator)
-            loss = gaussian_nll(mu_B, sigma_B, self.z_train_N[index_B])
+            loss = beta_nll(mu_B, sigma_B, self.z_train_N[index_B], beta=self.fit.beta_nll)
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.fit.clip_norm)
             self.optimizer.step()
-            total += float(loss.detach()) * len(picks_B)
+            # The history holds likelihoods whatever the loss, so that runs can be compared.
+            nll = gaussian_nll(mu_B.detach(), sigma_B.detach(), self.z_train_N[index_B]) if self.fit.beta_nll else loss
+            total += float(nll.detach()) * len(picks_B)
         return total / len(order_V)
 
     def _tune(self) -> float:

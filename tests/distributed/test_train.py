@@ -31,6 +31,7 @@ def make_task(index, **changes):
         learning_rate=1e-3,
         weight_decay=0.0,
         clip_norm=5.0,
+        beta_nll=0.0,
         threads=1,
         device="cpu",
         cache_features=False,

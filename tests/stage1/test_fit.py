@@ -176,6 +176,13 @@ def test_refuses_shared_features_of_random_convolutions():
         fit_toy(trainable="head", cache_features=True, features=features)
 
 
+def test_the_history_holds_likelihoods_whatever_the_loss():
+    """One epoch from one start on one batch: the first forward pass, and so the recorded NLL, is the same."""
+    plain, weighted = (fit_toy(beta_nll=beta, epochs=1, batch_size=64, dropout=0.0) for beta in (0.0, 0.5))
+    assert weighted.history[0].train_nll == pytest.approx(plain.history[0].train_nll, abs=1e-12)
+    assert not torch.equal(weighted.state["head.4.weight"], plain.state["head.4.weight"])
+
+
 def test_reports_a_likelihood_that_is_lost():
     with pytest.raises(TrainingError, match=r"epoch 0.*NLL is nan.*learning_rate"):
         fit_toy(learning_rate=1e37, epochs=1)
@@ -183,7 +190,16 @@ def test_reports_a_likelihood_that_is_lost():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"epochs": 0}, {"patience": 0}, {"learning_rate": 0.0}, {"weight_decay": -1.0}, {"threads": 0}, {"device": "tpu"}],
+    [
+        {"epochs": 0},
+        {"patience": 0},
+        {"learning_rate": 0.0},
+        {"weight_decay": -1.0},
+        {"beta_nll": -0.1},
+        {"beta_nll": 1.5},
+        {"threads": 0},
+        {"device": "tpu"},
+    ],
 )
 def test_refuses_settings_out_of_range(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):

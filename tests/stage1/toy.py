@@ -38,6 +38,7 @@ FIT: dict[str, Any] = {
     "learning_rate": 3e-3,
     "weight_decay": 1e-4,
     "clip_norm": 5.0,
+    "beta_nll": 0.0,
     "threads": 1,
     "device": "cpu",
     "cache_features": False,
