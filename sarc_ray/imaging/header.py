@@ -17,6 +17,9 @@ from pydicom import uid as uids
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+# Part 5 6.2: the longest of the texts read here (LO) has 64 characters. A damaged length can make it megabytes, which
+# must not travel into a table.
+TEXT_MAX = 64
 AGE_PLAUSIBLE_MAX_YEARS = 120.0
 # Heights in centimetres, weights in grams, 0 and 999 are found in archives; what they were meant to be is not guessed.
 _HEIGHT_PLAUSIBLE_M = (1.0, 2.5)
@@ -109,16 +112,16 @@ def tag_value(dataset: Dataset, keyword: str) -> Any:
 
 
 def tag_text(dataset: Dataset, keyword: str) -> str | None:
-    """A tag's first value as upper-case text; None where it is absent or empty."""
+    """A tag's first value as upper-case text of at most ``TEXT_MAX`` characters; None where it is absent or empty."""
     value = tag_value(dataset, keyword)
-    return str(value).replace("\0", " ").strip().upper() or None if value is not None else None
+    return str(value)[:TEXT_MAX].replace("\0", " ").strip().upper() or None if value is not None else None
 
 
 def tag_number(dataset: Dataset, keyword: str) -> float | None:
     """A tag's first value as a finite number; None where it is absent or none."""
     try:
         value = float(tag_value(dataset, keyword))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return value if math.isfinite(value) else None
 
