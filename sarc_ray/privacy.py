@@ -28,7 +28,7 @@ def load_key(path: str | None) -> bytes:
     if not text:
         raise ConfigError(
             f"no key for patient and study keys: set the environment variable {KEY_VARIABLE}, or make a key file with "
-            f"'sarc-ray key {path or 'FILE'}' and name it in score.key_file"
+            f"'sarc-ray key {path or 'FILE'}' and name it in score.key_file (inventory: --key-file)"
         )
     if len(text.encode()) < _MIN_KEY_BYTES:
         raise ConfigError(f"the key has {len(text.encode())} bytes, at least {_MIN_KEY_BYTES} are needed")

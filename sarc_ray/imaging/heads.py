@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 from pydicom import uid as uids
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
@@ -24,7 +25,7 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag
 
 from sarc_ray import storage
-from sarc_ray.errors import ImageError, Reason
+from sarc_ray.errors import REASONS, ImageError, Reason
 from sarc_ray.imaging import dicom, gate
 from sarc_ray.imaging.header import HeaderFacts, read_header, tag_value
 from sarc_ray.privacy import pseudonyms
@@ -43,6 +44,34 @@ _TAGS: list[BaseTag | int] = [
 ]
 _PIXEL_DATA = 0x7FE00010
 _UNCOMPRESSED = (uids.ImplicitVRLittleEndian, uids.ExplicitVRLittleEndian, uids.ExplicitVRBigEndian)
+
+
+HEAD_SCHEMA = pa.schema(
+    [
+        ("row_id", pa.int64()),
+        ("outcome", pa.string()),
+        ("reason", pa.string()),
+        ("retryable", pa.bool_()),
+        ("image_uri", pa.string()),
+        ("bytes", pa.int64()),
+        ("patient_id", pa.string()),
+        ("patient_known", pa.bool_()),
+        ("study_id", pa.string()),
+        ("age_years", pa.float64()),
+        ("sex", pa.string()),
+        ("bmi_kg_m2", pa.float64()),
+        ("view", pa.string()),
+        ("device", pa.string()),
+        ("acquired_on", pa.string()),
+        ("modality", pa.string()),
+        ("body_part", pa.string()),
+        ("photometric", pa.string()),
+        ("rows", pa.int64()),
+        ("columns", pa.int64()),
+        ("bits_stored", pa.int64()),
+        ("transfer_syntax", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +145,40 @@ class _PixelElement:
             return self.found
 
         return stop_when
+
+
+def head_rows(row_ids: Sequence[int], uris: Sequence[str], sizes: Sequence[int], *, key: bytes) -> pa.Table:
+    """Headers of a batch of objects as rows of ``HEAD_SCHEMA``.
+
+    Args:
+        row_ids: shape (N,), the rows' keys.
+        uris: shape (N,), absolute.
+        sizes: shape (N,), bytes of each object, as its store lists it.
+        key: secret of the patient and study keys. An object without a Patient ID counts as a patient of its own.
+    """
+    heads = read_heads(uris, sizes, key=key)
+    rows = [_row(head) for head in heads]
+    for row, row_id, uri, size, own in zip(
+        rows, row_ids, uris, sizes, pseudonyms(uris, key=key, purpose="object"), strict=True
+    ):
+        row |= {"row_id": row_id, "image_uri": uri, "bytes": size, "patient_id": row["patient_id"] or own}
+    return pa.Table.from_pylist(rows, schema=HEAD_SCHEMA)
+
+
+def _row(head: Head) -> dict[str, Any]:
+    facts = REASONS[head.reason]
+    row: dict[str, Any] = {
+        "outcome": str(facts.outcome),
+        "reason": str(head.reason),
+        "retryable": facts.retryable,
+        "patient_id": head.patient_key,
+        "patient_known": head.patient_key is not None,
+        "study_id": head.study_key,
+    }
+    if head.header is not None:
+        row |= {name: getattr(head.header, name) for name in HEAD_SCHEMA.names if hasattr(head.header, name)}
+        row["acquired_on"] = head.header.acquired_month
+    return row
 
 
 def read_heads(uris: Sequence[str], sizes: Sequence[int], *, key: bytes) -> list[Head]:

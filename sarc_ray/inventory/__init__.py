@@ -1,0 +1,1 @@
+"""The verb ``inventory``: from a bucket or folder to a manifest, headers alone."""
