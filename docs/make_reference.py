@@ -123,9 +123,15 @@ METRIC_MEANINGS = {
     "nll": "mean negative log density of N(mu, sigma^2), in nats",
     "crps": "mean continuous ranked probability score of N(mu, sigma^2), in the target's unit",
     "sharpness": "root of the mean predictive variance",
+    "sharpness_aleatoric": "root of its aleatoric part's mean: noise within the pictures",
+    "sharpness_epistemic": "root of its epistemic part's mean: disagreement of the members",
+    "interval_calibration_error": "mean of |coverage - level| of central intervals at 5%, 10%, ... 95%",
+    "aurc": "area under the risk-coverage curve: mean absolute error of the k most certain rows, averaged over k",
+    "aurc_gain": "that area between a sigma without information (0) and a perfect ranking of the errors (1)",
     "auroc_difference": "AUROC of the score - AUROC of SARC-F, or of the ideal's Bayes score",
     "explained_variance_ratio": "explained variance over the ideal's",
     "nll_difference": "NLL - the ideal's",
+    "sigma_spearman": "Spearman's correlation of sigma with the ideal's sigma, image by image",
 }
 HEADLINE_MEANINGS = {
     "dataset": "as in the results table",
@@ -339,7 +345,7 @@ def metric_table() -> str:
 
 def headline_columns() -> str:
     """Columns of the headline table."""
-    empty = headline_table(_empty_results())
+    empty = headline_table(_empty_results(), interval_level=0.9)
     _check_meanings("HEADLINE_MEANINGS", HEADLINE_MEANINGS, list(empty.columns))
     return _table(("column", "meaning"), [[f"`{name}`", meaning] for name, meaning in HEADLINE_MEANINGS.items()])
 
@@ -354,7 +360,13 @@ def table_one_columns() -> str:
 
 def _empty_results() -> pd.DataFrame:
     config = EvaluationConfig(
-        n_boot=1, confidence_level=0.95, interval_level=0.9, min_cell_size=1, subgroups=(), age_band_edges_years=()
+        n_boot=1,
+        confidence_level=0.95,
+        interval_level=0.9,
+        coverage_levels=(),
+        min_cell_size=1,
+        subgroups=(),
+        age_band_edges_years=(),
     )
     return Sheet(dataset="", plan=make_plan(config, []), run_id="", seed=0).to_frame()
 

@@ -258,8 +258,9 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
         table = pd.concat(results, ignore_index=True)
         for name in ("results.parquet", "results.csv"):
             storage.write_table(run.path("results", name), table)
+        headline = headline_table(table, interval_level=config.evaluation.interval_level)
         for name in ("headline.parquet", "headline.csv"):
-            storage.write_table(run.path("results", name), headline_table(table))
+            storage.write_table(run.path("results", name), headline)
         return {"rows": len(table)}
 
     fingerprint = stages.fingerprint(run, "evaluate")

@@ -38,7 +38,7 @@ OUTCOME_METRICS: dict[str, str] = {
     "spiegelhalter_z": "z-test, two-sided",
     "hosmer_lemeshow": "chi-square, 10 bins, external df",
 }
-# Metric of a target's prediction -> how its interval is made. "coverage" gets its level as a suffix.
+# Metric of a target's prediction -> how its interval is made. "coverage" is reported at each level, as a suffix.
 TARGET_METRICS: dict[str, str] = {
     "ccc": "Lin z-transform",
     "pearson": "Fisher z",
@@ -53,6 +53,11 @@ TARGET_METRICS: dict[str, str] = {
     "nll": BOOTSTRAP,
     "crps": BOOTSTRAP,
     "sharpness": BOOTSTRAP,
+    "sharpness_aleatoric": BOOTSTRAP,
+    "sharpness_epistemic": BOOTSTRAP,
+    "interval_calibration_error": "19 levels, no interval",
+    "aurc": "risk-coverage, no interval",
+    "aurc_gain": "risk-coverage, no interval",
 }
 # Metrics of the ideal reader's score, which has no threshold in force.
 IDEAL_OUTCOME_METRICS = ("auroc", "auprc", "brier", "auroc_delong", "citl", "cal_slope", "ici")
@@ -61,6 +66,7 @@ COMPARISONS: dict[str, str] = {
     "auroc_difference": "DeLong paired, two-sided",
     "explained_variance_ratio": BOOTSTRAP,
     "nll_difference": BOOTSTRAP,
+    "sigma_spearman": "Bonett-Wright z",
 }
 
 
@@ -71,7 +77,8 @@ class EvaluationConfig:
     Args:
         n_boot: bootstrap replicates (2000 in the paper).
         confidence_level: of every confidence interval, for example 0.95.
-        interval_level: of the predictive intervals whose coverage is reported, for example 0.9.
+        interval_level: of the predictive intervals whose coverage is a headline, for example 0.9.
+        coverage_levels: further levels whose coverage stands in the results table.
         min_cell_size: strata with fewer rows get no figures, only their size (for stability; it does not protect
             against disclosure).
         subgroups: columns whose values split each data set (``sex``, ``site``, ``view``, ...), or ``age_band``.
@@ -81,6 +88,7 @@ class EvaluationConfig:
     n_boot: int
     confidence_level: float
     interval_level: float
+    coverage_levels: tuple[float, ...]
     min_cell_size: int
     subgroups: tuple[str, ...]
     age_band_edges_years: tuple[float, ...]
@@ -93,6 +101,9 @@ class EvaluationConfig:
         for name in ("confidence_level", "interval_level"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}; allowed: between 0 and 1, for example 0.95")
+        for level in self.coverage_levels:
+            if not 0 < level < 1:
+                raise ValueError(f"coverage_levels: found {level!r}; allowed: between 0 and 1, for example 0.95")
         if len(set(self.subgroups)) < len(self.subgroups):
             raise ValueError(f"subgroups: found {list(self.subgroups)}; name each column once")
         edges = self.age_band_edges_years
@@ -114,15 +125,22 @@ class EvaluationPlan:
 
     @property
     def coverage_metric(self) -> str:
-        """Name of the coverage metric with its level in percent, such as ``coverage_90``."""
-        return f"coverage_{100 * self.config.interval_level:g}"
+        """Name of the headline's coverage metric, with its level in percent, such as ``coverage_90``."""
+        return coverage_name(self.config.interval_level)
+
+    @property
+    def coverage_levels(self) -> dict[str, float]:
+        """Level of every coverage metric by its name, in rising order."""
+        levels = sorted({self.config.interval_level, *self.config.coverage_levels})
+        return {coverage_name(level): level for level in levels}
 
     @property
     def target_metrics(self) -> dict[str, str]:
         """Target metrics and methods under their names in the results table."""
-        return {
-            (self.coverage_metric if name == "coverage" else name): method for name, method in TARGET_METRICS.items()
-        }
+        methods: dict[str, str] = {}
+        for name, method in TARGET_METRICS.items():
+            methods |= dict.fromkeys(self.coverage_levels if name == "coverage" else [name], method)
+        return methods
 
     def canonical_json(self) -> str:
         """The plan as JSON with sorted keys and no spaces; equal plans give equal text."""
@@ -131,6 +149,7 @@ class EvaluationPlan:
             "n_boot": self.config.n_boot,
             "confidence_level": self.config.confidence_level,
             "interval_level": self.config.interval_level,
+            "coverage_levels": sorted(self.config.coverage_levels),
             "min_cell_size": self.config.min_cell_size,
             "subgroups": list(self.config.subgroups),
             "age_band_edges_years": [float(edge) for edge in self.config.age_band_edges_years],
@@ -148,6 +167,15 @@ class EvaluationPlan:
         return hashlib.sha256(self.canonical_json().encode("utf-8")).hexdigest()
 
 
+def coverage_name(level: float) -> str:
+    """Metric of the coverage at a level.
+
+    >>> coverage_name(0.9)
+    'coverage_90'
+    """
+    return f"coverage_{100 * level:g}"
+
+
 def make_plan(config: EvaluationConfig, target_names: Sequence[str]) -> EvaluationPlan:
     """Declare what will be computed for these targets.
 
@@ -155,8 +183,8 @@ def make_plan(config: EvaluationConfig, target_names: Sequence[str]) -> Evaluati
         config: how.
         target_names: manifest columns that stage 1 predicts.
 
-    >>> config = EvaluationConfig(n_boot=2000, confidence_level=0.95, interval_level=0.9, min_cell_size=10,
-    ...                           subgroups=("sex",), age_band_edges_years=())
+    >>> config = EvaluationConfig(n_boot=2000, confidence_level=0.95, interval_level=0.9, coverage_levels=(0.5,),
+    ...                           min_cell_size=10, subgroups=("sex",), age_band_edges_years=())
     >>> make_plan(config, ["alm_kg"]).coverage_metric
     'coverage_90'
     """

@@ -15,7 +15,7 @@ from sarc_ray.evaluation.outcome_rows import (
     add_outcome_rows,
     add_sarc_f_rows,
 )
-from sarc_ray.evaluation.plan import EvaluationConfig, make_plan
+from sarc_ray.evaluation.plan import EvaluationConfig, coverage_name, make_plan
 from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum, absent_subgroups, numbers, strata
 from sarc_ray.evaluation.target_rows import add_target_rows
 
@@ -55,7 +55,8 @@ def evaluate_dataset(
     Args:
         frame: one row per index image: ``patient_id``, ``outcome`` (0, 1 or missing), ``score`` (probability; missing
             where the image was not scored), ``flag``, and per target ``<t>`` (measured or missing), ``<t>_mu``,
-            ``<t>_sigma``; optionally ``sarc_f``, subgroup columns, and ``row_id`` where ``truth`` is given.
+            ``<t>_sigma``; optionally ``<t>_var_aleatoric``, ``<t>_var_epistemic``, ``sarc_f``, subgroup columns, and
+            ``row_id`` where ``truth`` is given.
         dataset: name in the results.
         targets: what stage 1 predicts.
         config: the plan's settings.
@@ -97,11 +98,12 @@ def evaluate_dataset(
     return sheet.to_frame()
 
 
-def headline_table(results: pd.DataFrame) -> pd.DataFrame:
+def headline_table(results: pd.DataFrame, *, interval_level: float) -> pd.DataFrame:
     """Pick the main figures of all rows of each data set, attained beside ideal, rounded for the screen.
 
     Args:
         results: one or more tables of :func:`evaluate_dataset`, concatenated.
+        interval_level: of the plan; the coverage at further levels is no headline.
 
     Returns:
         Columns ``dataset, quantity, metric, n, attained, ci_low, ci_high, p_value, ideal, attained_over_ideal``.
@@ -115,18 +117,18 @@ def headline_table(results: pd.DataFrame) -> pd.DataFrame:
         attained = rows[(rows["score"] != "ideal") & (rows["score"] != "sarc_f")]
         ideal = rows[rows["score"] == "ideal"].set_index(["outcome", "metric"])["estimate"]
         for _, row in attained.iterrows():
-            if _is_headline(row):
+            if _is_headline(row, coverage_name(interval_level)):
                 lines.append(_headline_line(row, ideal.get((row["outcome"], row["metric"]), np.nan)))
     columns = ("dataset", "quantity", "metric", "n", "attained", "ci_low", "ci_high", "p_value", "ideal")
     return pd.DataFrame(lines, columns=[*columns, "attained_over_ideal"])
 
 
-def _is_headline(row: pd.Series) -> bool:
+def _is_headline(row: pd.Series, coverage_metric: str) -> bool:
     if row["comparator"]:
         return bool(row["metric"] == "auroc_difference" and not np.isnan(row["estimate"]))
     if row["score"] == "score":
         return row["metric"] in _HEADLINE_OUTCOME
-    return str(row["metric"]).startswith("coverage_") or row["metric"] in _HEADLINE_TARGET
+    return row["metric"] in (coverage_metric, *_HEADLINE_TARGET)
 
 
 def _headline_line(row: pd.Series, ideal: float) -> dict[str, Any]:

@@ -17,16 +17,22 @@ from sarc_ray.stats.arrays import FloatArray, Interval
 
 # Columns of the per-row numbers whose means give the bootstrapped metrics.
 _ERROR, _ABSOLUTE, _NLL, _CRPS, _VARIANCE, _CENTRED, _CENTRED_SQUARE = range(7)
+_N_COLUMNS = 7
 _BOOTSTRAPPED = ("explained_variance", "mae", "rmse", "nll", "crps", "sharpness")
+_PARTS = ("sharpness_aleatoric", "sharpness_epistemic")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predictions:
-    """Measured values of one target beside a prediction, in the target's unit."""
+    """Measured values of one target beside a prediction, in the target's unit.
+
+    ``parts_N2`` holds the aleatoric and the epistemic variance; None where the prediction has no such parts.
+    """
 
     measured_N: FloatArray
     mu_N: FloatArray
     sigma_N: FloatArray
+    parts_N2: FloatArray | None
     patient_N: npt.NDArray[np.int64]
     repeated: bool
 
@@ -36,7 +42,8 @@ def add_target_rows(sheet: Sheet, stratum: Stratum, target: str, *, with_ideal: 
 
     Args:
         sheet: takes the rows.
-        stratum: scored rows, with columns ``<target>``, ``<target>_mu``, ``<target>_sigma``.
+        stratum: scored rows, with columns ``<target>``, ``<target>_mu``, ``<target>_sigma``, and where known
+            ``<target>_var_aleatoric`` and ``<target>_var_epistemic``.
         target: the target's name.
         with_ideal: also evaluate ``<target>_ideal_mu`` and ``<target>_ideal_sigma`` where known, and compare.
 
@@ -80,49 +87,71 @@ def _add_ideal(sheet: Sheet, key: Key, frame: pd.DataFrame) -> None:
 
 def _predictions(frame: pd.DataFrame, target: str, *, prefix: str) -> Predictions:
     patient_N = pd.factorize(frame["patient_id"])[0].astype(np.int64)
+    parts = [f"{prefix}_var_aleatoric", f"{prefix}_var_epistemic"]
+    known = all(name in frame for name in parts)
     return Predictions(
         measured_N=numbers(frame, target),
         mu_N=numbers(frame, f"{prefix}_mu"),
         sigma_N=numbers(frame, f"{prefix}_sigma"),
+        parts_N2=np.column_stack([numbers(frame, name) for name in parts]) if known else None,
         patient_N=patient_N,
         repeated=np.unique(patient_N).size < patient_N.size,
     )
 
 
 def _add_metrics(sheet: Sheet, key: Key, data: Predictions) -> None:
-    available = _analytic(sheet, data) | _bootstrapped(sheet, key, data)
+    available = _analytic(sheet, data) | _bootstrapped(sheet, key, data) | _rankings(data)
     for metric, method in sheet.plan.target_metrics.items():
         sheet.add(key, metric, method=method, **available[metric])
 
 
 def _analytic(sheet: Sheet, data: Predictions) -> dict[str, dict[str, Any]]:
-    config = sheet.plan.config
-    level, pair = config.confidence_level, (data.measured_N, data.mu_N)
+    level, pair = sheet.plan.config.confidence_level, (data.measured_N, data.mu_N)
     ccc = agreement.concordance(*pair, confidence_level=level)
     limits = agreement.bland_altman(*pair, confidence_level=level)
-    inside_N = uncertainty.inside_interval(*pair, data.sigma_N, level=config.interval_level)
     intervals = {
         "ccc": Interval(estimate=ccc.estimate, ci_low=ccc.ci_low, ci_high=ccc.ci_high),
         "pearson": agreement.pearson(*pair, confidence_level=level),
         "bias": limits.bias,
         "loa_low": limits.loa_low,
         "loa_high": limits.loa_high,
-        sheet.plan.coverage_metric: discrimination.wilson_interval(
-            int(inside_N.sum()), inside_N.size, confidence_level=level
-        ),
     }
+    for metric, interval_level in sheet.plan.coverage_levels.items():
+        inside_N = uncertainty.inside_interval(*pair, data.sigma_N, level=interval_level)
+        intervals[metric] = discrimination.wilson_interval(int(inside_N.sum()), inside_N.size, confidence_level=level)
     values = {name: analytic_values(interval, repeated=data.repeated) for name, interval in intervals.items()}
     return values | {"bias_correction": {"estimate": ccc.bias_correction}}
 
 
 def _bootstrapped(sheet: Sheet, key: Key, data: Predictions) -> dict[str, dict[str, Any]]:
     settings = _settings(sheet, key, data, "metrics")
-    intervals = bootstrap.bootstrap_means(_columns(data), _statistics, _BOOTSTRAPPED, **settings)
-    return {name: interval_values(interval) for name, interval in intervals.items()}
+    columns, names = _columns(data), list(_BOOTSTRAPPED)
+    if data.parts_N2 is not None:
+        columns = np.hstack([columns, data.parts_N2])
+        names += _PARTS
+    intervals = bootstrap.bootstrap_means(columns, _statistics, names, **settings)
+    unknown = {name: {"na_reason": "the prediction has no parts of its variance"} for name in _PARTS}
+    return unknown | {name: interval_values(interval) for name, interval in intervals.items()}
+
+
+def _rankings(data: Predictions) -> dict[str, dict[str, Any]]:
+    """Figures of all rows at once, which have no interval."""
+    curve = uncertainty.risk_coverage(np.abs(data.mu_N - data.measured_N), data.sigma_N)
+    error = uncertainty.interval_calibration_error(data.measured_N, data.mu_N, data.sigma_N)
+    return {
+        "interval_calibration_error": {"estimate": error},
+        "aurc": {"estimate": curve.area},
+        "aurc_gain": {"estimate": curve.gain},
+    }
 
 
 def _add_comparison(sheet: Sheet, key: Key, predicted: Predictions, ideal: Predictions) -> None:
     columns = np.hstack([_columns(predicted), _columns(ideal)])
+    rho = agreement.spearman(predicted.sigma_N, ideal.sigma_N, confidence_level=sheet.plan.config.confidence_level)
+    values = analytic_values(rho, repeated=predicted.repeated)
+    if np.isnan(rho.estimate):
+        values["na_reason"] = "one of the two sigmas is the same for all rows"
+    sheet.add(key, "sigma_spearman", method=COMPARISONS["sigma_spearman"], **values)
     names = ("explained_variance_ratio", "nll_difference")
     intervals = bootstrap.bootstrap_means(
         columns, _comparison_statistics, names, **_settings(sheet, key, predicted, "comparison")
@@ -173,6 +202,7 @@ def _statistics(means_BK: FloatArray) -> FloatArray:
             means_BK[:, _NLL],
             means_BK[:, _CRPS],
             np.sqrt(means_BK[:, _VARIANCE]),
+            np.sqrt(means_BK[:, _N_COLUMNS:]),
         ]
     )
 

@@ -10,6 +10,9 @@ from scipy import special, stats
 
 from sarc_ray.stats.arrays import FloatArray, as_finite, check_lengths, check_level
 
+# Levels of the calibration error of intervals.
+INTERVAL_LEVELS = np.arange(1, 20) / 20
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixtureMoments:
@@ -19,6 +22,22 @@ class MixtureMoments:
     variance: FloatArray
     var_aleatoric: FloatArray
     var_epistemic: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RiskCoverage:
+    """Mean error among the most certain rows, as more and more rows are kept.
+
+    ``risk_N[k - 1]`` is the mean error of the k rows of smallest uncertainty, ``coverage_N[k - 1]`` is k / N. ``area``
+    is the mean of ``risk_N``; ``area_best`` that of an uncertainty that ranks the errors perfectly; ``gain`` is 0
+    where the uncertainty says nothing of the error, 1 where it is perfect, NaN where all errors are equal.
+    """
+
+    coverage_N: FloatArray
+    risk_N: FloatArray
+    area: float
+    area_best: float
+    gain: float
 
 
 def gaussian_nll(measured: npt.ArrayLike, mu: npt.ArrayLike, sigma: npt.ArrayLike) -> FloatArray:
@@ -84,6 +103,62 @@ def inside_interval(
     measured_N, mu_N, sigma_N = _checked(measured, mu, sigma)
     quantile = float(stats.norm.ppf(0.5 + check_level("level", level) / 2))
     return np.abs(measured_N - mu_N) <= quantile * sigma_N
+
+
+def interval_calibration_error(measured: npt.ArrayLike, mu: npt.ArrayLike, sigma: npt.ArrayLike) -> float:
+    """Mean distance between the coverage of central intervals and their level, over the levels 5%, 10%, ... 95%.
+
+    0 is perfect; honest predictions of N rows come to about 0.3 / sqrt(N) by chance. No weights, no squares.
+
+    Raises:
+        ValueError: as :func:`gaussian_nll`.
+
+    References:
+        Kuleshov V, Fenner N, Ermon S (2018). Accurate uncertainties for deep learning using calibrated regression
+        (there squared, and of one-sided intervals).
+
+    >>> interval_calibration_error([0.0, 0.0], [0.0, 0.0], [1.0, 1.0])
+    0.5
+    """
+    measured_N, mu_N, sigma_N = _checked(measured, mu, sigma)
+    # The level of the smallest central interval that holds the measured value.
+    level_N = np.sort(special.erf(np.abs(measured_N - mu_N) / sigma_N / np.sqrt(2)))
+    coverage_L = np.searchsorted(level_N, INTERVAL_LEVELS, side="right") / level_N.size
+    return float(np.mean(np.abs(coverage_L - INTERVAL_LEVELS)))
+
+
+def risk_coverage(error: npt.ArrayLike, uncertainty: npt.ArrayLike) -> RiskCoverage:
+    """The risk-coverage curve of an uncertainty: does the error fall where the uncertain rows are left out?
+
+    Rows of equal uncertainty count with their mean error, as if left out in random order, so that an uncertainty that
+    is the same everywhere gives the mean error throughout.
+
+    Args:
+        error: size of each row's error, for example absolute, shape (N,).
+        uncertainty: of each row, larger is less certain, shape (N,).
+
+    Raises:
+        ValueError: NaN or infinite values, unequal lengths.
+
+    References:
+        El-Yaniv R, Wiener Y (2010). On the foundations of noise-free selective classification.
+        Geifman Y, Uziel G, El-Yaniv R (2019). Bias-reduced uncertainty estimation for deep neural classifiers (the
+        area under the curve, and its excess over the best one).
+
+    >>> curve = risk_coverage([1.0, 2.0, 3.0], [0.1, 0.2, 0.3])
+    >>> curve.risk_N, curve.area, curve.gain
+    (array([1. , 1.5, 2. ]), 1.5, 1.0)
+    """
+    error_N, uncertainty_N = as_finite("error", error), as_finite("uncertainty", uncertainty)
+    check_lengths(error=error_N, uncertainty=uncertainty_N)
+    _, group_N, size_G = np.unique(uncertainty_N, return_inverse=True, return_counts=True)
+    mean_G = np.bincount(group_N, weights=error_N) / size_G
+    kept_N = np.arange(1, error_N.size + 1)
+    risk_N = np.cumsum(np.repeat(mean_G, size_G)) / kept_N
+    area, best = float(risk_N.mean()), float((np.cumsum(np.sort(error_N)) / kept_N).mean())
+    mean = float(error_N.mean())
+    gain = (mean - area) / (mean - best) if error_N.max() > error_N.min() else float("nan")
+    return RiskCoverage(coverage_N=kept_N / error_N.size, risk_N=risk_N, area=area, area_best=best, gain=gain)
 
 
 def sharpness(sigma: npt.ArrayLike) -> float:

@@ -18,6 +18,7 @@ def make_config(**changes):
         "n_boot": 200,
         "confidence_level": 0.95,
         "interval_level": 0.9,
+        "coverage_levels": (0.5, 0.95),
         "min_cell_size": 10,
         "subgroups": ("sex", "age_band"),
         "age_band_edges_years": (65.0, 75.0),
@@ -50,7 +51,9 @@ def scored_cohort(n=300, seed=1):
         noise = rng.normal(0, 0.5 * sd, n)
         frame[name] = best + rng.normal(0, sd, n)
         frame[f"{name}_mu"] = best + noise
-        frame[f"{name}_sigma"] = np.sqrt(1.25) * sd
+        sigma_N = np.sqrt(1.25) * sd * rng.uniform(0.999, 1.001, n)
+        frame[f"{name}_sigma"] = sigma_N
+        frame[f"{name}_var_aleatoric"], frame[f"{name}_var_epistemic"] = 0.8 * sigma_N**2, 0.2 * sigma_N**2
         truth[f"{name}_ideal_mu"] = best
-        truth[f"{name}_ideal_sigma"] = sd
+        truth[f"{name}_ideal_sigma"] = sd * (sigma_N / sigma_N.mean()) ** 2
     return frame, truth

@@ -24,6 +24,7 @@ def test_hash_is_sha256_of_the_canonical_plan():
         {"n_boot": 100},
         {"confidence_level": 0.9},
         {"interval_level": 0.8},
+        {"coverage_levels": (0.5,)},
         {"min_cell_size": 5},
         {"subgroups": ("age_band",)},
         {"age_band_edges_years": (65.0, 80.0)},
@@ -41,7 +42,7 @@ def test_targets_change_the_hash():
 
 def test_config_travels_through_yaml():
     assert from_mapping(EvaluationConfig, to_mapping(make_config())) == make_config()
-    assert len(dataclasses.fields(EvaluationConfig)) == 6
+    assert len(dataclasses.fields(EvaluationConfig)) == 7
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ def test_config_travels_through_yaml():
         ({"n_boot": 0}, "n_boot: found 0"),
         ({"confidence_level": 95.0}, "confidence_level: found 95.0"),
         ({"interval_level": 0.0}, "interval_level: found 0.0"),
+        ({"coverage_levels": (0.5, 90.0)}, "coverage_levels: found 90.0"),
         ({"min_cell_size": 0}, "min_cell_size: found 0"),
         ({"subgroups": ("sex", "sex", "age_band")}, "each column once"),
         ({"age_band_edges_years": (75.0, 65.0)}, "rising years"),

@@ -87,7 +87,7 @@ def test_the_whole_plan_is_answered(results):
     subgroups = ["all", "sex=F", "sex=M", "age_band=<65", "age_band=65-<75", "age_band=>=75"]
     for subgroup, metric in itertools.product(subgroups, OUTCOME_METRICS):
         assert pick(results, metric, subgroup=subgroup)["metric"] == metric
-    names = [name.replace("coverage", "coverage_90") for name in TARGET_METRICS]
+    names = [name for name in TARGET_METRICS if name != "coverage"] + ["coverage_50", "coverage_90", "coverage_95"]
     for subgroup, metric, target in itertools.product(subgroups, names, ("alm_kg", "crt_s")):
         row = pick(results, metric, outcome=target, score=f"{target}_mu", subgroup=subgroup)
         assert row["outcome"] == target
@@ -125,6 +125,48 @@ def test_target_figures_equal_the_statistics(cohort, results):
     assert estimate("crps") == pytest.approx(uncertainty.gaussian_crps(*triple).mean())
     assert estimate("coverage_90") == pytest.approx(uncertainty.inside_interval(*triple, level=0.9).mean())
     assert estimate("sharpness") == pytest.approx(uncertainty.sharpness(frame["alm_kg_sigma"]))
+
+
+def test_uncertainty_figures_equal_the_statistics_in_every_subgroup(cohort, results):
+    frame = cohort[0]
+    for part, subgroup in ((frame, "all"), (frame[frame["sex"] == "M"], "sex=M")):
+        triple = (part["crt_s"], part["crt_s_mu"], part["crt_s_sigma"])
+        curve = uncertainty.risk_coverage((part["crt_s_mu"] - part["crt_s"]).abs(), part["crt_s_sigma"])
+        expected = {
+            "coverage_50": uncertainty.inside_interval(*triple, level=0.5).mean(),
+            "coverage_95": uncertainty.inside_interval(*triple, level=0.95).mean(),
+            "interval_calibration_error": uncertainty.interval_calibration_error(*triple),
+            "aurc": curve.area,
+            "aurc_gain": curve.gain,
+            "sharpness_aleatoric": np.sqrt(part["crt_s_var_aleatoric"].mean()),
+            "sharpness_epistemic": np.sqrt(part["crt_s_var_epistemic"].mean()),
+        }
+        for metric, value in expected.items():
+            row = pick(results, metric, outcome="crt_s", score="crt_s_mu", subgroup=subgroup)
+            assert row["estimate"] == pytest.approx(value), (metric, subgroup)
+    part = pick(results, "sharpness_epistemic", outcome="crt_s", score="crt_s_mu")
+    assert part["ci_low"] < part["estimate"] < part["ci_high"]
+
+
+def test_sigma_is_compared_with_the_ideals_image_by_image(cohort, results):
+    frame, truth = cohort
+    row = pick(results, "sigma_spearman", outcome="alm_kg", score="alm_kg_mu", comparator="ideal")
+    assert row["estimate"] == pytest.approx(1.0)
+    noisy = truth.assign(alm_kg_ideal_sigma=truth["alm_kg_ideal_sigma"].sample(frac=1, random_state=2).to_numpy())
+    row = pick(evaluate(frame, truth=noisy), "sigma_spearman", outcome="alm_kg", score="alm_kg_mu", comparator="ideal")
+    expected = agreement.spearman(frame["alm_kg_sigma"], noisy["alm_kg_ideal_sigma"], confidence_level=0.95)
+    assert (row["estimate"], row["ci_low"]) == pytest.approx((expected.estimate, expected.ci_low))
+    constant = evaluate(frame, truth=truth.assign(alm_kg_ideal_sigma=3.0))
+    row = pick(constant, "sigma_spearman", outcome="alm_kg", score="alm_kg_mu", comparator="ideal")
+    assert "same for all rows" in row["na_reason"]
+
+
+def test_a_prediction_without_parts_says_so(cohort, results):
+    ideal = pick(results, "sharpness_epistemic", outcome="alm_kg", score="ideal")
+    assert "no parts of its variance" in ideal["na_reason"]
+    frame = cohort[0].drop(columns=["alm_kg_var_aleatoric"])
+    row = pick(evaluate(frame), "sharpness_epistemic", outcome="alm_kg", score="alm_kg_mu")
+    assert "no parts of its variance" in row["na_reason"]
 
 
 def test_mae_interval_equals_the_general_bootstrap(cohort, results):
@@ -312,7 +354,7 @@ def test_wrong_truth_is_refused(cohort, damage, message):
 
 
 def test_headline_puts_attained_beside_ideal(results):
-    table = headline_table(results)
+    table = headline_table(results, interval_level=0.9)
     auroc = table[table["metric"] == "auroc"].iloc[0]
     assert auroc["attained"] == round(pick(results, "auroc")["estimate"], 3)
     assert auroc["ideal"] == round(pick(results, "auroc", score="ideal")["estimate"], 3)
@@ -326,7 +368,7 @@ def test_headline_puts_attained_beside_ideal(results):
 
 
 def test_headline_works_without_truth(cohort):
-    table = headline_table(evaluate(cohort[0]))
+    table = headline_table(evaluate(cohort[0]), interval_level=0.9)
     assert table["ideal"].isna().all()
     assert table["attained"].notna().all()
 

@@ -119,3 +119,26 @@ def test_missing_values_are_refused():
             function([1, np.nan], [1, 2])
     with pytest.raises(ValueError, match="one length"):
         agreement.bland_altman([1, 2], [1], confidence_level=0.95)
+
+
+def test_spearman_equals_scipy_with_ties():
+    rng = np.random.default_rng(8)
+    first = rng.integers(0, 8, 60).astype(float)
+    second = first + rng.normal(0, 3, 60)
+    interval = agreement.spearman(first, second, confidence_level=0.95)
+    assert interval.estimate == pytest.approx(scipy.stats.spearmanr(first, second).statistic)
+    assert interval.ci_low < interval.estimate < interval.ci_high
+    none = agreement.spearman(first, np.ones(60), confidence_level=0.95)
+    assert np.isnan(none.estimate)
+    assert agreement.spearman([1, 2, 3], [2, 4, 5], confidence_level=0.95).estimate == pytest.approx(1.0)
+
+
+def test_spearman_interval_covers_as_it_says():
+    """Normal pairs with Pearson's r 0.6 have Spearman's 6 / pi asin(r / 2)."""
+    rng = np.random.default_rng(9)
+    true, hits = 6 / np.pi * np.arcsin(0.3), 0
+    for _ in range(400):
+        first = rng.normal(size=80)
+        interval = agreement.spearman(first, 0.6 * first + 0.8 * rng.normal(size=80), confidence_level=0.9)
+        hits += interval.ci_low <= true <= interval.ci_high
+    assert 0.85 <= hits / 400 <= 0.95

@@ -54,6 +54,62 @@ def test_honest_predictions_are_covered_at_every_level():
         assert abs(share - level) < 4 * np.sqrt(level * (1 - level) / 20_000)
 
 
+def test_calibration_error_equals_its_definition():
+    rng = np.random.default_rng(3)
+    measured, mu, sigma = rng.normal(size=300), rng.normal(size=300), rng.uniform(0.5, 2, 300)
+    levels = np.arange(0.05, 0.96, 0.05)
+    coverage = [uncertainty.inside_interval(measured, mu, sigma, level=level).mean() for level in levels]
+    expected = np.abs(np.array(coverage) - levels).mean()
+    assert uncertainty.interval_calibration_error(measured, mu, sigma) == pytest.approx(expected)
+
+
+def test_calibration_error_is_small_for_honest_predictions_and_grows_with_overconfidence():
+    rng = np.random.default_rng(4)
+    by_chance = [
+        uncertainty.interval_calibration_error(rng.normal(0, 2, 400), np.zeros(400), np.full(400, 2.0))
+        for _ in range(200)
+    ]
+    assert np.mean(by_chance) == pytest.approx(0.3 / np.sqrt(400), rel=0.15)
+    measured = rng.normal(0, 2, 4000)
+    errors = [
+        uncertainty.interval_calibration_error(measured, np.zeros(4000), np.full(4000, s)) for s in (2.0, 1.5, 1.0)
+    ]
+    assert errors[0] < 0.02 < errors[1] < errors[2]
+
+
+def test_risk_coverage_by_hand():
+    curve = uncertainty.risk_coverage([4.0, 1.0, 2.0, 5.0], [0.4, 0.1, 0.3, 0.2])
+    np.testing.assert_allclose(curve.risk_N, [1.0, 3.0, 8 / 3, 3.0])
+    np.testing.assert_allclose(curve.coverage_N, [0.25, 0.5, 0.75, 1.0])
+    best = np.mean([1.0, 1.5, 7 / 3, 3.0])
+    assert curve.area_best == pytest.approx(best)
+    assert curve.gain == pytest.approx((3.0 - curve.area) / (3.0 - best))
+
+
+def test_risk_coverage_of_no_information_and_of_ties():
+    rng = np.random.default_rng(5)
+    error = rng.exponential(size=50)
+    constant = uncertainty.risk_coverage(error, np.ones(50))
+    np.testing.assert_allclose(constant.risk_N, error.mean())
+    assert constant.gain == pytest.approx(0.0)
+    # A tie counts as the mean over the orders in which it could be broken.
+    tied, broken = [], np.array([1.0, 2.0, 2.0, 2.0, 3.0])
+    for order in ([0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]):
+        sigma = broken.copy()
+        sigma[1:4] += 0.1 * np.array(order)
+        tied.append(uncertainty.risk_coverage(error[:5], sigma).area)
+    assert uncertainty.risk_coverage(error[:5], broken).area == pytest.approx(np.mean(tied))
+    assert np.isnan(uncertainty.risk_coverage([2.0, 2.0], [1.0, 3.0]).gain)
+
+
+def test_honest_uncertainty_gains_and_a_reversed_one_loses():
+    rng = np.random.default_rng(6)
+    sigma = rng.uniform(0.2, 3, 5000)
+    error = np.abs(rng.normal(0, sigma))
+    assert uncertainty.risk_coverage(error, sigma).gain > 0.3
+    assert uncertainty.risk_coverage(error, -sigma).gain < -0.3
+
+
 def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match="sigma: found 0"):
         uncertainty.gaussian_nll([1], [1], [0])
@@ -63,3 +119,5 @@ def test_wrong_input_is_refused():
         uncertainty.inside_interval([1], [1], [1], level=90)
     with pytest.raises(ValueError, match="share a shape"):
         uncertainty.mixture_moments([1, 2], [1])
+    with pytest.raises(ValueError, match="one length"):
+        uncertainty.risk_coverage([1.0, 2.0], [1.0])
