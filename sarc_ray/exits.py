@@ -24,6 +24,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int, str], ...] = (
     (errors.SarcRayError, 1, "another error of ours"),
 )
 USAGE = 2
+REFUSED = 4
 GOAL_MISSED = 7
 INTERRUPTED = 130
 

@@ -28,7 +28,7 @@ ORDER = (
     ("intake", "stages"),
     ("checkup",),
     ("pipeline", "reporting"),
-    ("demo", "proof", "screen", "scoring_request", "job"),
+    ("demo", "proof", "screen", "scoring_request", "job", "inventory", "inspection"),
     ("cli",),
 )
 LEVEL = {room: level for level, group in enumerate(ORDER) for room in group}

@@ -1,0 +1,1 @@
+"""The verb ``inspect``: one file as the pipeline sees it."""
