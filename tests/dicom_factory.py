@@ -18,13 +18,17 @@ import imagecodecs
 import numpy as np
 from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.filereader import dcmread
 from pydicom.filewriter import dcmwrite
 from pydicom.sequence import Sequence
 
 from sarc_ray.errors import Reason
 
 PROGRESSIVE_JPEG_RETIRED = uids.UID("1.2.840.10008.1.2.4.55")
+JPEG_XL_LOSSLESS = uids.UID("1.2.840.10008.1.2.4.110")
+JPEG_XL_OF_JPEG = uids.UID("1.2.840.10008.1.2.4.111")
+JPEG_XL = uids.UID("1.2.840.10008.1.2.4.112")
 SECRET_NAME = "Doe^Jane"
 SECRET_ID = "MRN-4711"
 
@@ -81,11 +85,12 @@ def to_bytes(dataset: Dataset, syntax: uids.UID) -> bytes:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = uids.DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = uids.UID("1.2.826.0.1.3680043.8.498.1")
-    meta.TransferSyntaxUID = syntax
+    # pydicom writes no syntax that it does not know; one of the same length and encoding holds its place.
+    meta.TransferSyntaxUID = syntax if syntax.is_transfer_syntax else uids.MPEG2MPML
     dataset.file_meta = meta
     sink = io.BytesIO()
     dcmwrite(sink, dataset, enforce_file_format=True)
-    return sink.getvalue()
+    return sink.getvalue().replace(meta.TransferSyntaxUID.encode(), syntax.encode(), 1)
 
 
 def _base_dataset(pixels: np.ndarray, bits_stored: int) -> Dataset:
@@ -124,19 +129,67 @@ def jpeg2000(pixels: np.ndarray | None = None, **tags: Any) -> bytes:
     return make_dicom(pixels, syntax=uids.JPEG2000Lossless, frames=[frame], **tags)
 
 
-def htj2k() -> bytes:
+def htj2k(syntax: uids.UID = uids.HTJ2KLossless) -> bytes:
     pixels = picture()
     frame = imagecodecs.htj2k_encode(pixels, reversible=True)
-    return make_dicom(pixels, syntax=uids.HTJ2KLossless, frames=[frame], bits_stored=16)
+    return make_dicom(pixels, syntax=syntax, frames=[frame], bits_stored=16)
+
+
+def htj2k_lossy() -> bytes:
+    frame = imagecodecs.htj2k_encode(picture(), level=0.0005, reversible=False)
+    return make_dicom(syntax=uids.HTJ2K, frames=[frame])
+
+
+def jpeg2000_lossy() -> bytes:
+    frame = imagecodecs.jpeg2k_encode(picture(), codecformat="j2k", reversible=False, level=60, bitspersample=12)
+    return make_dicom(syntax=uids.JPEG2000, frames=[frame])
+
+
+def jpeg_xl(syntax: uids.UID = JPEG_XL_LOSSLESS, **options: Any) -> bytes:
+    return make_dicom(syntax=syntax, frames=[imagecodecs.jpegxl_encode(picture(), bitspersample=12, **options)])
+
+
+def jpeg_xl_of_jpeg() -> bytes:
+    pixels = picture(bits=8)
+    return make_dicom(pixels, syntax=JPEG_XL_OF_JPEG, frames=[imagecodecs.jpegxl_encode(pixels, lossless=True)])
 
 
 def jpeg_ls() -> bytes:
     return make_dicom(syntax=uids.JPEGLSLossless, frames=[imagecodecs.jpegls_encode(picture())], bits_stored=16)
 
 
-def jpeg_lossless() -> bytes:
-    frame = imagecodecs.jpeg8_encode(picture(), lossless=True, predictor=1, bitspersample=12)
-    return make_dicom(syntax=uids.JPEGLosslessSV1, frames=[frame])
+def jpeg_ls_near() -> bytes:
+    return make_dicom(syntax=uids.JPEGLSNearLossless, frames=[imagecodecs.jpegls_encode(picture(), level=3)])
+
+
+def jpeg_lossless(predictor: int = 1, syntax: uids.UID = uids.JPEGLosslessSV1) -> bytes:
+    frame = imagecodecs.jpeg8_encode(picture(), lossless=True, predictor=predictor, bitspersample=12)
+    return make_dicom(syntax=syntax, frames=[frame])
+
+
+def jpeg_lossless_signed() -> bytes:
+    """Signed values as the bit patterns of their 12 bits: JPEG knows no sign."""
+    patterns = _signed().view(np.uint16) & 0x0FFF
+    frame = imagecodecs.jpeg8_encode(patterns, lossless=True, predictor=1, bitspersample=12)
+    return make_dicom(_signed(), syntax=uids.JPEGLosslessSV1, frames=[frame])
+
+
+def jpeg2000_signed_patterns() -> bytes:
+    """An unsigned codestream of 12 bits under a header that says signed."""
+    patterns = _signed().view(np.uint16) & 0x0FFF
+    frame = imagecodecs.jpeg2k_encode(patterns, codecformat="j2k", reversible=True, level=0, bitspersample=12)
+    return make_dicom(_signed(), syntax=uids.JPEG2000Lossless, frames=[frame])
+
+
+def jpeg2000_signed() -> bytes:
+    frame = imagecodecs.jpeg2k_encode(_signed(), codecformat="j2k", reversible=True, level=0)
+    return make_dicom(_signed(), syntax=uids.JPEG2000Lossless, frames=[frame])
+
+
+def jpeg2000_with_junk() -> bytes:
+    junk = (np.arange(picture().size, dtype=np.uint16).reshape(picture().shape) % 16) << 12
+    frame = imagecodecs.jpeg2k_encode(picture() | junk, codecformat="j2k", reversible=True, level=0)
+    return make_dicom(syntax=uids.JPEG2000Lossless, frames=[frame])
 
 
 def jpeg_lossy_12_bits() -> bytes:
@@ -155,25 +208,176 @@ def rle() -> bytes:
     return make_dicom(pixels, syntax=uids.RLELossless, frames=[frame])
 
 
+def rle_with_wrong_table() -> bytes:
+    frame = bytearray(_rle_frame(picture()))
+    frame[8:12] = struct.pack("<L", 2**31)
+    return make_dicom(syntax=uids.RLELossless, frames=[bytes(frame)])
+
+
 def _rle_frame(pixels: np.ndarray) -> bytes:
-    """RLE of 16-bit pixels as literal runs only (Part 5 annex G): two segments, high bytes first."""
+    """RLE of 16-bit pixels: two segments, high bytes first."""
+    return _rle_segments([pixels >> 8, pixels & 0xFF])
+
+
+def _rle_segments(planes: list[np.ndarray]) -> bytes:
+    """RLE as literal runs only (Part 5 annex G)."""
     segments = []
-    for plane in (pixels >> 8, pixels & 0xFF):
+    for plane in planes:
         rows = [row.astype(np.uint8).tobytes() for row in plane]
         segment = b"".join(bytes([len(row) - 1]) + row for row in rows)  # rows of up to 128 pixels
         segments.append(segment + b"\0" * (len(segment) % 2))
-    header = struct.pack("<16L", 2, 64, 64 + len(segments[0]), *[0] * 13)
+    starts = [64 + sum(len(segment) for segment in segments[:index]) for index in range(len(segments))]
+    header = struct.pack("<16L", len(segments), *starts, *[0] * (15 - len(segments)))
     return header + b"".join(segments)
 
 
+def as_rgb(pixels: np.ndarray) -> np.ndarray:
+    return np.stack([pixels] * 3, axis=-1)
+
+
 def colour() -> bytes:
-    rgb = np.stack([picture(bits=8)] * 3, axis=-1)
+    rgb = as_rgb(picture(bits=8))
+    rgb[..., 1] //= 2
     return make_dicom(rgb, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
 
 
-def multi_frame() -> bytes:
+def grey_as_rgb(planar: bool = False) -> bytes:
+    rgb = as_rgb(picture(bits=8))
+    pixels = np.moveaxis(rgb, -1, 0) if planar else rgb
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": int(planar)}
+    return make_dicom(rgb, PixelData=pixels.tobytes(), **tags)
+
+
+def grey_as_rgb_by_rle() -> bytes:
+    rgb = as_rgb(picture(bits=8))
+    segments = _rle_segments([rgb[..., channel] for channel in range(3)])
+    return make_dicom(
+        rgb, syntax=uids.RLELossless, frames=[segments], SamplesPerPixel=3, PhotometricInterpretation="RGB"
+    )
+
+
+def _ybr() -> np.ndarray:
+    luminance = picture(bits=8)
+    return np.stack([luminance, np.full_like(luminance, 128), np.full_like(luminance, 128)], axis=-1)
+
+
+def grey_as_ybr() -> bytes:
+    return make_dicom(_ybr(), SamplesPerPixel=3, PhotometricInterpretation="YBR_FULL", PlanarConfiguration=0)
+
+
+def grey_as_ybr_422() -> bytes:
+    ybr = _ybr()
+    pairs = np.stack([ybr[:, 0::2, 0], ybr[:, 1::2, 0], ybr[:, 0::2, 1], ybr[:, 0::2, 2]], axis=-1)
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0}
+    return make_dicom(ybr, PixelData=pairs.tobytes(), **tags)
+
+
+def grey_as_ybr_by_jpeg() -> bytes:
+    frame = imagecodecs.jpeg8_encode(as_rgb(picture(bits=8)), level=95)
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0}
+    return make_dicom(as_rgb(picture(bits=8)), syntax=uids.JPEGBaseline8Bit, frames=[frame], **tags)
+
+
+def colour_by_jpeg() -> bytes:
+    rgb = as_rgb(picture(bits=8))
+    rgb[..., 1] //= 2
+    frame = imagecodecs.jpeg8_encode(rgb, level=95)
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": 0}
+    return make_dicom(rgb, syntax=uids.JPEGBaseline8Bit, frames=[frame], **tags)
+
+
+def grey_as_rgb_by_jpeg2000() -> bytes:
+    frame = imagecodecs.jpeg2k_encode(as_rgb(picture(bits=8)), codecformat="j2k", reversible=True, level=0)
+    tags = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_RCT", "PlanarConfiguration": 0}
+    return make_dicom(as_rgb(picture(bits=8)), syntax=uids.JPEG2000Lossless, frames=[frame], **tags)
+
+
+def palette(green: float = 1.0, n_bytes: int = 2) -> bytes:
+    """Indices into a reversed grey palette; ``green`` below 1 tints it."""
+    tags: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name, share in (("Red", 1.0), ("Green", green), ("Blue", 1.0)):
+        entries = np.round(np.arange(256)[::-1] * share * (257 if n_bytes == 2 else 1))
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 8 * n_bytes]
+        tags[f"{name}PaletteColorLookupTableData"] = entries.astype(f"<u{n_bytes}").tobytes()
+    return make_dicom(picture(bits=8), **tags)
+
+
+def multi_frame(**tags: Any) -> bytes:
+    """Two frames, of which the second is blank."""
     pixels = picture()
-    return make_dicom(pixels, PixelData=np.stack([pixels, pixels]).tobytes(), NumberOfFrames=2)
+    return make_dicom(pixels, PixelData=np.stack([pixels, pixels * 0]).tobytes(), NumberOfFrames=2, **tags)
+
+
+def multi_frame_jpeg2000(offset_table: bool = True, pieces: int = 1) -> bytes:
+    """Two frames in fragments; the second is blank, and smaller."""
+    whole = [
+        imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True, level=0, bitspersample=12)
+        for pixels in (picture(), picture() * 0)
+    ]
+    value = encapsulate(whole, fragments_per_frame=pieces, has_bot=offset_table)
+    return make_dicom(syntax=uids.JPEG2000Lossless, frames=whole, NumberOfFrames=2, PixelData=value)
+
+
+def fragments(table: bytes, n_fragments: int = 5) -> bytes:
+    """One frame in several fragments, under an offset table of any content."""
+    frame = imagecodecs.jpeg2k_encode(picture(), codecformat="j2k", reversible=True, level=0, bitspersample=12)
+    value = encapsulate([frame], fragments_per_frame=n_fragments, has_bot=False)
+    value = struct.pack("<2HL", 0xFFFE, 0xE000, len(table)) + table + value[8:]
+    return make_dicom(syntax=uids.JPEG2000Lossless, frames=[frame], PixelData=value)
+
+
+def encapsulated_uncompressed() -> bytes:
+    frame = picture().tobytes()
+    return make_dicom(syntax=uids.UID("1.2.840.10008.1.2.1.98"), frames=[frame])
+
+
+def big_endian_words_of_bytes() -> bytes:
+    """8-bit pixels in words, whose bytes big endian swaps."""
+    pixels = picture(bits=8)
+    swapped = pixels.reshape(-1, 2)[:, ::-1].tobytes()
+    dataset = _base_dataset(pixels, 8)
+    dataset.add_new("PixelData", "OW", swapped)
+    # Written as it is: the words were swapped above.
+    return to_bytes(dataset, uids.ExplicitVRBigEndian)
+
+
+def one_bit() -> bytes:
+    pixels = picture(bits=8) > 100
+    packed = np.packbits(pixels.reshape(-1), bitorder="little").tobytes()
+    return make_dicom(pixels.astype(np.uint8), PixelData=packed, BitsAllocated=1, BitsStored=1, HighBit=0)
+
+
+def thirty_two_bits() -> bytes:
+    return make_dicom(picture().astype(np.uint32) * 100_000, bits_stored=32)
+
+
+def few_bits(stored: int) -> np.ndarray:
+    return (picture() >> (12 - stored)).astype(np.uint8 if stored <= 8 else np.uint16)
+
+
+def overlay_in_high_bits() -> bytes:
+    """An overlay plane in bit 12 (Part 3 C.9.2, retired use), and another in a group of its own."""
+    marked = picture().copy()
+    marked[10:20, 10:40] |= 0x1000
+    dataset = _base_dataset(marked, 12)
+    dataset.PixelData = marked.tobytes()
+    dataset["PixelData"].VR = "OW"
+    for group, allocated, position in ((0x6000, 16, 12), (0x6002, 1, 0)):
+        dataset.add_new((group, 0x0010), "US", 120)
+        dataset.add_new((group, 0x0011), "US", 100)
+        dataset.add_new((group, 0x0040), "CS", "G")
+        dataset.add_new((group, 0x0050), "SS", [1, 1])
+        dataset.add_new((group, 0x0100), "US", allocated)
+        dataset.add_new((group, 0x0102), "US", position)
+    dataset.add_new((0x6002, 0x3000), "OW", b"\xff" * 1500)
+    return to_bytes(dataset, uids.ExplicitVRLittleEndian)
+
+
+def padded(value: int = 4095, **tags: Any) -> bytes:
+    """A third of the columns is padding."""
+    pixels = picture(columns=150).copy()
+    pixels[:, 100:] = value
+    return make_dicom(pixels, PixelPaddingValue=value, **tags)
 
 
 def junk_above_high_bit() -> bytes:
@@ -260,17 +464,42 @@ def _signed() -> np.ndarray:
     return picture().astype(np.int16) - 2048
 
 
+def _cut(make: Callable[[], bytes]) -> bytes:
+    """A whole file around a frame of which a third is missing."""
+    dataset = dcmread(io.BytesIO(make()))
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = encapsulate([frame[: len(frame) // 3 * 2]])
+    return to_bytes(dataset, dataset.file_meta.TransferSyntaxUID)
+
+
 REFERENCES: tuple[PixelReference, ...] = (
     _good("explicit_le", make_dicom),
     _good("implicit_le", lambda: make_dicom(syntax=uids.ImplicitVRLittleEndian)),
     _good("explicit_be", lambda: make_dicom(syntax=uids.ExplicitVRBigEndian)),
     _good("deflated", lambda: make_dicom(syntax=uids.DeflatedExplicitVRLittleEndian)),
     _good("eight_bits", lambda: make_dicom(picture(bits=8)), stored=lambda: picture(bits=8)),
+    _good("encapsulated_uncompressed", encapsulated_uncompressed),
+    _good("big_endian_words_of_bytes", big_endian_words_of_bytes, stored=lambda: picture(bits=8)),
     _good("rle", rle),
     _good("jpeg2000", jpeg2000),
+    _good("jpeg2000_lossy", jpeg2000_lossy, tolerance=60),
+    _good("jpeg2000_signed", jpeg2000_signed, stored=lambda: _signed()),
+    _good("jpeg2000_signed_patterns", jpeg2000_signed_patterns, stored=lambda: _signed()),
+    _good("jpeg2000_with_junk", jpeg2000_with_junk),
     _good("htj2k", htj2k),
+    _good("htj2k_rpcl", lambda: htj2k(uids.HTJ2KLosslessRPCL)),
+    _good("htj2k_lossy", htj2k_lossy, tolerance=60),
+    _good("jpeg_xl_lossless", lambda: jpeg_xl(lossless=True)),
+    _good("jpeg_xl_container", lambda: jpeg_xl(lossless=True, usecontainer=True)),
+    _good("jpeg_xl_of_jpeg", jpeg_xl_of_jpeg, stored=lambda: picture(bits=8)),
+    _good("jpeg_xl_lossy", lambda: jpeg_xl(JPEG_XL, distance=1.0), tolerance=200),
     _good("jpeg_ls", jpeg_ls),
+    _good("jpeg_ls_near", jpeg_ls_near, tolerance=3),
     _good("jpeg_lossless", jpeg_lossless),
+    _good("jpeg_lossless_process_14", lambda: jpeg_lossless(6, uids.JPEGLossless)),
+    _good("jpeg_lossless_signed", jpeg_lossless_signed, stored=lambda: _signed()),
+    _good("jpeg_of_another_process", lambda: jpeg_lossless(1, uids.JPEGBaseline8Bit)),
+    *(_good(f"jpeg_lossless_predictor_{n}", lambda n=n: jpeg_lossless(n, uids.JPEGLossless)) for n in (2, 4, 7)),
     _good("jpeg_lossy_12_bits", jpeg_lossy_12_bits, tolerance=60),
     _good("jpeg_baseline", jpeg_baseline, stored=lambda: picture(bits=8), tolerance=6),
     _good("signed", lambda: make_dicom(_signed()), stored=_signed),
@@ -289,6 +518,30 @@ REFERENCES: tuple[PixelReference, ...] = (
         lambda: make_dicom(ModalityLUTSequence=lut_item(np.arange(4096)[::-1] * 3, 0, 16)),
         stored=lambda: (4095 - picture()) * 3,
     ),
+    _good("thirty_two_bits", thirty_two_bits, stored=lambda: picture().astype(np.uint32) * 100_000),
+    *(
+        _good(f"{n}_bits_stored", lambda n=n: make_dicom(few_bits(n), bits_stored=n), stored=lambda n=n: few_bits(n))
+        for n in (2, 4, 6, 7, 9, 10, 11)
+    ),
+    _good("sixteen_bits_stored", lambda: make_dicom(picture() << 4, bits_stored=16), stored=lambda: picture() << 4),
+    _good("overlays", overlay_in_high_bits),
+    _good("grey_as_rgb", grey_as_rgb, stored=lambda: picture(bits=8)),
+    _good("grey_as_planar_rgb", lambda: grey_as_rgb(planar=True), stored=lambda: picture(bits=8)),
+    _good("grey_as_rgb_by_rle", grey_as_rgb_by_rle, stored=lambda: picture(bits=8)),
+    _good("grey_as_ybr", grey_as_ybr, stored=lambda: picture(bits=8)),
+    _good("grey_as_ybr_422", grey_as_ybr_422, stored=lambda: picture(bits=8)),
+    _good("grey_as_ybr_by_jpeg", grey_as_ybr_by_jpeg, stored=lambda: picture(bits=8), tolerance=6),
+    _good("grey_as_rgb_by_jpeg2000", grey_as_rgb_by_jpeg2000, stored=lambda: picture(bits=8)),
+    _good("grey_palette", palette, stored=lambda: (255 - picture(bits=8).astype(np.uint16)) * 257),
+    _good("grey_palette_of_bytes", lambda: palette(n_bytes=1), stored=lambda: 255 - picture(bits=8)),
+    _good("multi_frame", multi_frame),
+    _good("multi_frame_jpeg2000", multi_frame_jpeg2000),
+    _good("multi_frame_without_table", lambda: multi_frame_jpeg2000(offset_table=False)),
+    _good("multi_frame_in_pieces", lambda: multi_frame_jpeg2000(pieces=2)),
+    _good("multi_frame_in_pieces_without_table", lambda: multi_frame_jpeg2000(offset_table=False, pieces=2)),
+    _good("fragments", lambda: fragments(b"")),
+    _good("fragments_under_a_wrong_table", lambda: fragments(struct.pack("<3L", 0, 77, 2**31))),
+    _good("padded", padded, stored=None),
     _good("missing_bits", lambda: make_dicom(omit=("HighBit", "SamplesPerPixel"))),
     _good("secondary_capture", lambda: make_dicom(SOPClassUID=uids.SecondaryCaptureImageStorage, Modality="CR")),
     _good("bare_header", lambda: make_dicom(omit=("Modality", "BodyPartExamined", "ViewPosition", "PatientAge"))),
@@ -314,9 +567,26 @@ REFERENCES: tuple[PixelReference, ...] = (
         Reason.UNSUPPORTED_SYNTAX,
     ),
     _bad("colour", colour, Reason.UNSUPPORTED_PIXELS),
-    _bad("palette", lambda: make_dicom(PhotometricInterpretation="PALETTE COLOR"), Reason.UNSUPPORTED_PIXELS),
+    _bad("colour_by_jpeg", colour_by_jpeg, Reason.UNSUPPORTED_PIXELS),
+    _bad(
+        "palette_without_tables",
+        lambda: make_dicom(PhotometricInterpretation="PALETTE COLOR"),
+        Reason.UNSUPPORTED_PIXELS,
+    ),
+    _bad("palette_of_colours", lambda: palette(green=0.5), Reason.UNSUPPORTED_PIXELS),
     _bad("no_photometric", lambda: make_dicom(omit=("PhotometricInterpretation",)), Reason.UNSUPPORTED_PIXELS),
-    _bad("multi_frame", multi_frame, Reason.UNSUPPORTED_PIXELS),
+    _bad("cine", lambda: multi_frame(FrameTime="33"), Reason.UNSUPPORTED_PIXELS),
+    _bad("frames_of_no_modality", lambda: multi_frame(omit=("Modality",)), Reason.UNSUPPORTED_PIXELS),
+    _bad("one_bit", one_bit, Reason.BLANK_IMAGE),
+    _bad("sixty_four_bits", lambda: make_dicom(BitsAllocated=64), Reason.UNSUPPORTED_PIXELS),
+    _bad("rle_with_wrong_table", rle_with_wrong_table, Reason.DECODE_FAILED),
+    _bad("truncated_jpeg", lambda: _cut(jpeg_baseline), Reason.DECODE_FAILED),
+    _bad("truncated_jpeg_12_bits", lambda: _cut(jpeg_lossy_12_bits), Reason.DECODE_FAILED),
+    _bad("truncated_jpeg_lossless", lambda: _cut(jpeg_lossless), Reason.DECODE_FAILED),
+    _bad("truncated_jpeg_ls", lambda: _cut(jpeg_ls), Reason.DECODE_FAILED),
+    _bad("truncated_htj2k", lambda: _cut(htj2k), Reason.DECODE_FAILED),
+    _bad("truncated_jpeg_xl", lambda: _cut(lambda: jpeg_xl(lossless=True)), Reason.DECODE_FAILED),
+    _bad("truncated_rle", lambda: _cut(rle), Reason.DECODE_FAILED),
     _bad("blank", lambda: make_dicom(np.full((64, 64), 700, dtype=np.uint16)), Reason.BLANK_IMAGE),
     _bad("lateral", lambda: make_dicom(ViewPosition="LL"), Reason.LATERAL_VIEW),
     _bad("computed_tomography", lambda: make_dicom(Modality="CT"), Reason.NOT_CHEST),

@@ -9,28 +9,28 @@ Shape suffixes: H rows, W columns. "Part 3" and so on are parts of the DICOM sta
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
 import struct
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom import uid as uids
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels.decoders.base import get_decoder
+from pydicom.tag import Tag
 
 from sarc_ray.errors import ImageError, Reason
-from sarc_ray.imaging.header import HeaderFacts, read_header, tag_integer, tag_number, tag_text, transfer_syntax
+from sarc_ray.imaging import frames, grey
+from sarc_ray.imaging.codecs import MAX_REDUCTION, NATIVE, Decoded, Layout, Sampling, decode_frame
+from sarc_ray.imaging.header import HeaderFacts, read_header, tag_number, tag_text
+from sarc_ray.imaging.layout import PALETTE, count_frames
+from sarc_ray.imaging.layout import check_layout as check_layout
+from sarc_ray.imaging.quiet import quiet_pydicom as quiet_pydicom
 from sarc_ray.imaging.voi import Voi, modality_table, read_voi
 
 # The only tags that are read. pydicom adds Specific Character Set by itself.
@@ -41,15 +41,18 @@ TAGS = (
     "StudyDescription", "SeriesDescription", "ProtocolName", "PerformedProcedureStepDescription",
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "WindowCenter",
-    "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths", "PixelData",
+    "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PresentationIntentType",
+    "PixelIntensityRelationship", "PixelIntensityRelationshipSign", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "PlanarConfiguration", "RedPaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableData", "FrameTime", "FrameTimeVector",
+    "CineRate", "RecommendedDisplayFrameRate", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 )  # fmt: skip
 
-# A large flat-panel detector has 4300 x 4300 pixels of two bytes: 37 MB. The largest film, 14 x 17 inches, scanned at
-# 50 micrometres has 7112 x 8636: 123 MB.
-MAX_SIDE_PX = 16_384
-MAX_PIXEL_BYTES = 128 * 2**20
 MAX_OBJECT_BYTES = 160 * 2**20
+# Pictures are reduced no further than to this multiple of the size that is asked for.
+REDUCED_MIN = 1.2
+_PIXEL_DATA = Tag("PixelData")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,23 +60,27 @@ class Radiograph:
     """A decoded radiograph, before anything that depends on the size of the result.
 
     Args:
-        pixels_HW: stored values, bits outside Bits Stored removed, Modality LUT Sequence applied.
+        pixels_HW: stored values, bits outside Bits Stored removed, Modality LUT Sequence or grey palette applied.
+        sampling: where the samples of a reduced picture lie in the full one.
+        padded_HW: true where there is padding and no picture (Part 3 C.7.5.1.1.2); None where there is none.
         slope: Rescale Slope, 1 where absent. Rescaling commutes with area averaging, so it can wait.
         intercept: Rescale Intercept, 0 where absent.
         voi: the header's VOI LUT or window, on rescaled values; None where absent or unusable.
         inverted: true where low values are meant to be shown bright (MONOCHROME1 or an INVERSE presentation LUT).
+        intensity_sign: 1 or -1 where values are proportional to X-ray intensity, or to its complement, and nothing says
+            how to show them; 0 where they can be shown as they are.
         header: the facts.
     """
 
     pixels_HW: npt.NDArray[np.integer[Any]]
+    sampling: Sampling
+    padded_HW: npt.NDArray[np.bool_] | None
     slope: float
     intercept: float
     voi: Voi | None
     inverted: bool
+    intensity_sign: int
     header: HeaderFacts
-
-
-Decoder = Callable[[Dataset], npt.NDArray[np.integer[Any]]]
 
 
 def read_radiograph(data: bytes) -> Radiograph:
@@ -88,31 +95,18 @@ def read_radiograph(data: bytes) -> Radiograph:
         return decode(dataset, read_header(dataset))
 
 
-@contextlib.contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Silence pydicom's warnings and log: odd headers are everyday matters, and its messages can quote them."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.CRITICAL + 1)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-
-
 def open_dataset(data: bytes) -> Dataset:
-    """Parse the tags of ``TAGS``; the pixels stay encoded.
+    """Parse the tags of ``TAGS``; Pixel Data, still encoded, is a view of the object's bytes.
 
     Raises:
         ImageError: NOT_DICOM, IMAGE_TOO_LARGE, or DECODE_FAILED where the file breaks off or its structure is wrong.
     """
     if len(data) > MAX_OBJECT_BYTES:
         raise ImageError(Reason.IMAGE_TOO_LARGE, f"{len(data)} bytes; allowed: {MAX_OBJECT_BYTES}")
-    _check_deflated(data)
+    data, deflated = _inflated(data)
+    stream = io.BytesIO(data)
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data), force=False, specific_tags=list(TAGS))
+        dataset = pydicom.dcmread(stream, force=False, specific_tags=list(TAGS), stop_before_pixels=True)
     except InvalidDicomError as error:
         raise ImageError(Reason.NOT_DICOM, "no DICM prefix") from error
     except MemoryError:
@@ -122,21 +116,44 @@ def open_dataset(data: bytes) -> Dataset:
     # pydicom hands back an empty data set where the file ends in the middle of an element.
     if not len(dataset):
         raise ImageError(Reason.DECODE_FAILED, "the file breaks off")
+    if deflated:
+        dataset.file_meta.TransferSyntaxUID = uids.DeflatedExplicitVRLittleEndian
+    _attach_pixels(dataset, memoryview(data), stream.tell())
     return dataset
 
 
-def _check_deflated(data: bytes) -> None:
-    """Refuse a deflated data set that would inflate without bounds; pydicom inflates it whole."""
+def _attach_pixels(dataset: Dataset, data: memoryview, position: int) -> None:
+    """Put a view of Pixel Data into the data set (Part 5 7.1.2, 7.1.3): pydicom would copy it, and convert it."""
+    implicit, little = dataset.original_encoding
+    head = bytes(data[position : position + 12])
+    order = "<" if little else ">"
+    if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != (_PIXEL_DATA.group, _PIXEL_DATA.element):
+        return
+    vr, start = ("OW", 8) if implicit else (head[4:6].decode("ascii", "replace"), 12)
+    length = int.from_bytes(head[start - 4 : start], "little" if little else "big")
+    undefined = length == 0xFFFFFFFF
+    value: Any = data[position + start :] if undefined else data[position + start :][:length]
+    place = position + start
+    dataset[_PIXEL_DATA] = RawDataElement(_PIXEL_DATA, vr, length, value, place, bool(implicit), bool(little))
+
+
+def _inflated(data: bytes) -> tuple[bytes, bool]:
+    """The file with its deflated data set (Part 5 A.5) inflated, under a limit, and whether it was deflated."""
     start = deflated_start(data)
     if start is None:
-        return
-    limit = MAX_OBJECT_BYTES
+        return data, False
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], limit + 1)
+        inflated = inflater.decompress(memoryview(data)[start:], MAX_OBJECT_BYTES + 1)
     except zlib.error as error:
         raise ImageError(Reason.DECODE_FAILED, "deflated data set is damaged") from error
-    if len(inflated) > limit:
-        raise ImageError(Reason.IMAGE_TOO_LARGE, f"inflates to more than {limit} bytes")
+    if len(inflated) > MAX_OBJECT_BYTES:
+        raise ImageError(Reason.IMAGE_TOO_LARGE, f"inflates to more than {MAX_OBJECT_BYTES} bytes")
+    if not inflater.eof:
+        raise ImageError(Reason.DECODE_FAILED, "the deflated data set breaks off")
+    # What is inflated is in explicit little endian; the meta information must say so, at its old length.
+    deflated, plain = (str(u).encode() for u in (uids.DeflatedExplicitVRLittleEndian, uids.ExplicitVRLittleEndian))
+    return data[:start].replace(deflated, plain.ljust(len(deflated), b"\0")) + inflated, True
 
 
 def deflated_start(data: bytes) -> int | None:
@@ -155,176 +172,102 @@ def deflated_start(data: bytes) -> int | None:
     return 144 + int(struct.unpack("<L", data[140:144])[0])
 
 
-def decode(dataset: Dataset, header: HeaderFacts) -> Radiograph:
+def decode(dataset: Dataset, header: HeaderFacts, *, min_side_px: int | None = None) -> Radiograph:
     """Decode the pixels of an opened data set.
+
+    Args:
+        dataset: from ``open_dataset``.
+        header: its facts.
+        min_side_px: the side that the picture will be resized to. Syntaxes with resolution levels are then decoded at
+            the largest reduction that leaves both sides ``REDUCED_MIN`` times as large. None: full size.
 
     Raises:
         ImageError: NO_PIXELS, UNSUPPORTED_PIXELS, UNSUPPORTED_SYNTAX, IMAGE_TOO_LARGE or DECODE_FAILED.
     """
+    value = _pixel_value(dataset)
     try:
-        _check_pixels(dataset, header)
-        pixels_HW = _decoder(header.transfer_syntax)(dataset)
-        if pixels_HW.shape != (header.rows, header.columns):
-            raise ImageError(Reason.DECODE_FAILED, f"decoded to {pixels_HW.shape}")
+        layout = check_layout(dataset, header)
+        padding = grey.padding_range(dataset, layout)
         table = modality_table(dataset)
-        if table is not None:
+        # Tables, palettes and the comparison with a padding value hold for single pixels, not for means of them; colour
+        # is told from grey pixel by pixel.
+        pixelwise = table is not None or padding is not None or layout.photometric == PALETTE or layout.samples > 1
+        decoded = _decoded(dataset, value, layout, header, 0 if pixelwise else _reduction(header, min_side_px))
+        pixels_HW = decoded.pixels
+        if pixels_HW.ndim == 3:
+            pixels_HW = grey.grey_of_colour(pixels_HW, layout)
+        padded_HW = grey.padded(pixels_HW, padding)
+        if layout.photometric == PALETTE:
+            pixels_HW = grey.through_palette(pixels_HW, dataset)
+        elif table is not None:
+            # Part 3 C.11.1: before all else, and before resizing too, for a table does not commute with means.
             pixels_HW = table.apply(pixels_HW)
-        voi = read_voi(dataset)
+        # Part 3 C.7.6.3.1.2: what a palette gives is meant to be shown as it is.
+        voi = None if layout.photometric == PALETTE else read_voi(dataset)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # Damaged values and streams make pydicom and the codecs raise nearly every type.
         raise ImageError(Reason.DECODE_FAILED, f"pixels: {type(error).__name__}") from error
     # Part 3 C.11.1: a Modality LUT Sequence and Rescale Slope exclude each other; the LUT is what was stored.
-    slope, intercept = (1.0, 0.0) if table is not None else _rescale(dataset)
-    # Part 3 C.8.11.3: INVERSE goes with MONOCHROME1, so either of them says it, and both do not cancel out.
-    inverted = header.photometric == "MONOCHROME1" or tag_text(dataset, "PresentationLUTShape") == "INVERSE"
-    return Radiograph(pixels_HW=pixels_HW, slope=slope, intercept=intercept, voi=voi, inverted=inverted, header=header)
+    slope, intercept = (1.0, 0.0) if table is not None or layout.photometric == PALETTE else _rescale(dataset)
+    return Radiograph(
+        pixels_HW=pixels_HW,
+        sampling=decoded.sampling,
+        padded_HW=padded_HW,
+        slope=slope,
+        intercept=intercept,
+        voi=voi,
+        inverted=_is_inverted(dataset, header),
+        intensity_sign=_intensity_sign(dataset) if table is None and voi is None else 0,
+        header=header,
+    )
 
 
-def _decoder(transfer_syntax: str) -> Decoder:
-    if transfer_syntax not in DECODERS:
-        raise ImageError(Reason.UNSUPPORTED_SYNTAX, f"found {transfer_syntax}")
-    return DECODERS[transfer_syntax]
-
-
-def _check_pixels(dataset: Dataset, header: HeaderFacts) -> None:
-    if not dataset.get("PixelData"):
+def _pixel_value(dataset: Dataset) -> memoryview:
+    element = dataset.get_item(_PIXEL_DATA) if _PIXEL_DATA in dataset else None
+    if element is None or not element.value:
         raise ImageError(Reason.NO_PIXELS)
-    check_layout(dataset, header)
+    return memoryview(element.value)
 
 
-def check_layout(dataset: Dataset, header: HeaderFacts) -> None:
-    """All checks of the pixels that a header allows, PixelData itself unread; fills in what other tags can tell.
+def _decoded(dataset: Dataset, value: memoryview, layout: Layout, header: HeaderFacts, reduction: int) -> Decoded:
+    """The first frame's stored values."""
+    if header.transfer_syntax in NATIVE:
+        return decode_frame(header.transfer_syntax, value, layout, reduction)
+    table = dataset.get("ExtendedOffsetTable")
+    offsets = np.frombuffer(table, "<u8").tolist() if isinstance(table, bytes) else None
+    frame = frames.first_frame(value, count_frames(dataset), offsets)
+    return decode_frame(header.transfer_syntax, frame, layout, reduction)
 
-    Raises:
-        ImageError: UNSUPPORTED_PIXELS, UNSUPPORTED_SYNTAX, IMAGE_TOO_LARGE or DECODE_FAILED.
+
+def _reduction(header: HeaderFacts, min_side_px: int | None) -> int:
+    """How often a picture may be halved."""
+    if min_side_px is None:
+        return 0
+    side_px = min(header.rows, header.columns)
+    fitting = (n for n in range(MAX_REDUCTION, 0, -1) if -(-side_px >> n) >= REDUCED_MIN * min_side_px)
+    return next(fitting, 0)
+
+
+def _is_inverted(dataset: Dataset, header: HeaderFacts) -> bool:
+    """Whether low values are meant to be shown bright."""
+    # Part 3 C.7.6.3.1.2: MONOCHROME1 shows the lowest value white. C.8.11.3: INVERSE goes with MONOCHROME1, so either
+    # of them says it, and both do not cancel out. IDENTITY beside MONOCHROME1 contradicts it; the pixels are judged
+    # later.
+    return header.photometric == "MONOCHROME1" or tag_text(dataset, "PresentationLUTShape") == "INVERSE"
+
+
+def _intensity_sign(dataset: Dataset) -> int:
+    """Whether pixels need a logarithm to be seen.
+
+    Part 3 C.8.11.3.1.2: Pixel Intensity Relationship describes the pixels and is no transformation for display, so it
+    changes nothing in an object made FOR PRESENTATION, nor where a VOI says how to show it. A raw detector picture
+    (FOR PROCESSING, LIN) has no such transformation; what is seen in it is attenuation, the logarithm of intensity.
     """
-    frames = max(tag_integer(dataset, "NumberOfFrames", 1), 1)
-    allocated = tag_integer(dataset, "BitsAllocated", 0)
-    n_bytes = (
-        header.rows * header.columns * frames * max(tag_integer(dataset, "SamplesPerPixel", 1), 1) * allocated // 8
-    )
-    if max(header.rows, header.columns) > MAX_SIDE_PX or n_bytes > MAX_PIXEL_BYTES:
-        raise ImageError(
-            Reason.IMAGE_TOO_LARGE,
-            f"{header.rows} x {header.columns} x {frames} frames, {n_bytes} bytes; "
-            f"allowed: {MAX_SIDE_PX} a side, {MAX_PIXEL_BYTES} bytes",
-        )
-    if header.photometric not in ("MONOCHROME1", "MONOCHROME2") or tag_integer(dataset, "SamplesPerPixel", 1) != 1:
-        raise ImageError(Reason.UNSUPPORTED_PIXELS, f"photometric interpretation {header.photometric}")
-    if frames > 1:
-        raise ImageError(Reason.UNSUPPORTED_PIXELS, f"{frames} frames")
-    if min(header.rows, header.columns) < 1:
-        raise ImageError(Reason.DECODE_FAILED, "Rows or Columns are missing")
-    if allocated not in (8, 16):
-        raise ImageError(Reason.UNSUPPORTED_PIXELS, f"Bits Allocated {allocated}; allowed: 8, 16")
-    _complete_bits(dataset, allocated)
-    _decoder(header.transfer_syntax)
-
-
-def _complete_bits(dataset: Dataset, allocated: int) -> None:
-    stored = tag_integer(dataset, "BitsStored", allocated)
-    high_bit = tag_integer(dataset, "HighBit", stored - 1)
-    if not 1 <= stored <= allocated or not stored - 1 <= high_bit < allocated:
-        raise ImageError(Reason.DECODE_FAILED, f"Bits Stored {stored}, High Bit {high_bit} of {allocated}")
-    dataset.SamplesPerPixel = 1
-    dataset.NumberOfFrames = 1
-    dataset.BitsStored = stored
-    dataset.HighBit = high_bit
-    dataset.PixelRepresentation = tag_integer(dataset, "PixelRepresentation", 0) & 1
-    if getattr(dataset.file_meta, "TransferSyntaxUID", None) is None:
-        dataset.file_meta.TransferSyntaxUID = uids.UID(transfer_syntax(dataset))
-
-
-def _decode_stored(dataset: Dataset) -> npt.NDArray[np.integer[Any]]:
-    """Uncompressed and RLE pixels: whatever lies outside Bits Stored is junk or an overlay (Part 5 8.1.1)."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    # pydicom takes the highest stored bit to be Bits Stored - 1, so its own correction stays off. Its own RLE decoder
-    # is slow but sound: on damaged segments pylibjpeg-rle panics past Exception, and imagecodecs' ends the process.
-    plugin = "pydicom" if syntax == uids.RLELossless else ""
-    pixels_HW, _ = get_decoder(syntax).as_array(
-        dataset,
-        index=0,
-        raw=True,
-        decoding_plugin=plugin,
-        correct_unused_bits=False,  # type: ignore[arg-type]
-    )
-    left = dataset.BitsAllocated - 1 - dataset.HighBit
-    right = dataset.BitsAllocated - dataset.BitsStored
-    pixels_HW = pixels_HW.astype(pixels_HW.dtype.newbyteorder("="), copy=False)
-    # Shifting back right extends the sign of signed types.
-    return (pixels_HW << left) >> right if left or right else pixels_HW
-
-
-def _decode_codestream(dataset: Dataset) -> npt.NDArray[np.integer[Any]]:
-    """JPEG lossless, JPEG-LS and JPEG 2000 by pydicom's plugins, full size."""
-    _checked_frame(dataset)
-    pixels_HW, _ = get_decoder(dataset.file_meta.TransferSyntaxUID).as_array(dataset, index=0, raw=True)
-    return pixels_HW
-
-
-def _decode_lossy_jpeg(dataset: Dataset) -> npt.NDArray[np.integer[Any]]:
-    """JPEG of 8 or 12 bits by libjpeg-turbo; pydicom's plugins differ among each other and refuse some of 12 bits."""
-    pixels_HW: npt.NDArray[np.integer[Any]] = imagecodecs.jpeg8_decode(_checked_frame(dataset))
-    return pixels_HW
-
-
-def _checked_frame(dataset: Dataset) -> bytes:
-    """The first encoded frame; codecs allocate what its codestream claims, whatever the header says."""
-    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    size = _j2k_size(frame) if dataset.file_meta.TransferSyntaxUID in _J2K else _jpeg_size(frame)
-    if size != (dataset.Rows, dataset.Columns):
-        raise ImageError(Reason.DECODE_FAILED, f"codestream of {size}, header of {(dataset.Rows, dataset.Columns)}")
-    return frame
-
-
-def _j2k_size(frame: bytes) -> tuple[int, int] | None:
-    """Rows and columns from the SIZ segment that follows the start of a JPEG 2000 codestream (ISO 15444-1 A.5.1)."""
-    start = frame.find(b"\xff\x4f\xff\x51")
-    if start < 0 or len(frame) < start + 24:
-        return None
-    x_end, y_end, x_start, y_start = struct.unpack(">4L", frame[start + 8 : start + 24])
-    return y_end - y_start, x_end - x_start
-
-
-def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
-    """Rows and columns from the frame header (SOF) of a JPEG or JPEG-LS codestream (ISO 10918-1 B.2.2)."""
-    position = 2
-    while position + 9 <= len(frame) and frame[position] == 0xFF:
-        marker = frame[position + 1]
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        is_frame_header = 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
-        if is_frame_header or marker == 0xF7:
-            rows, columns = struct.unpack(">2H", frame[position + 5 : position + 9])
-            return rows, columns
-        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
-    return None
-
-
-_J2K = (
-    uids.JPEG2000Lossless,
-    uids.JPEG2000,
-    uids.HTJ2KLossless,
-    uids.HTJ2KLosslessRPCL,
-    uids.HTJ2K,
-)
-# One decoder per transfer syntax; the retired 1.2.840.10008.1.2.4.53 and .55 have none.
-DECODERS: dict[str, Decoder] = {
-    str(uids.ImplicitVRLittleEndian): _decode_stored,
-    str(uids.ExplicitVRLittleEndian): _decode_stored,
-    str(uids.DeflatedExplicitVRLittleEndian): _decode_stored,
-    str(uids.ExplicitVRBigEndian): _decode_stored,
-    str(uids.RLELossless): _decode_stored,
-    str(uids.JPEGBaseline8Bit): _decode_lossy_jpeg,
-    str(uids.JPEGExtended12Bit): _decode_lossy_jpeg,
-    str(uids.JPEGLossless): _decode_codestream,
-    str(uids.JPEGLosslessSV1): _decode_codestream,
-    str(uids.JPEGLSLossless): _decode_codestream,
-    str(uids.JPEGLSNearLossless): _decode_codestream,
-    **{str(syntax): _decode_codestream for syntax in _J2K},
-}
+    raw = tag_text(dataset, "PresentationIntentType") == "FOR PROCESSING"
+    if not raw or tag_text(dataset, "PixelIntensityRelationship") != "LIN":
+        return 0
+    return -1 if tag_number(dataset, "PixelIntensityRelationshipSign") == -1 else 1
 
 
 def _rescale(dataset: Dataset) -> tuple[float, float]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from sarc_ray.errors import ImageError, Reason
 from sarc_ray.imaging import dicom, gate
+from sarc_ray.imaging.codecs import Sampling
 from sarc_ray.imaging.dicom import Radiograph
 from sarc_ray.imaging.header import HeaderFacts, read_header
 from sarc_ray.imaging.voi import Voi, VoiWindow
@@ -97,7 +98,7 @@ def process_image(data: bytes | Exception, config: PreprocessConfig) -> ImageRes
             dataset = dicom.open_dataset(data)
             header = read_header(dataset)
             gate.check(header)
-            image_HW = preprocess(dicom.decode(dataset, header), config)
+            image_HW = preprocess(dicom.decode(dataset, header, min_side_px=config.size_px), config)
     except ImageError as error:
         return _refused(error.reason, digest, header)
     except MemoryError:  # Of a process with a limit: sizes that can be told beforehand are refused before.
@@ -131,18 +132,36 @@ def grey_picture(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArra
     """Resize, window and turn to MONOCHROME2's sense.
 
     Returns:
-        float32 in 0..1, shape (size_px, size_px), air dark and bone bright.
+        float32 in 0..1, shape (size_px, size_px), air dark and bone bright; padding is background, and dark.
 
     Raises:
         ImageError: BLANK_IMAGE.
     """
-    small_HW = resize(radiograph.pixels_HW, config.size_px)
-    low, high = np.percentile(small_HW, PERCENTILES)
+    small_HW, inside_HW = _resized(radiograph, config.size_px)
+    seen = small_HW if inside_HW is None else small_HW[inside_HW]
+    low, high = np.percentile(seen, PERCENTILES)
     if high - low <= BLANK_SPREAD_MAX:
         raise ImageError(Reason.BLANK_IMAGE, f"the middle 99% of the stored values spans {high - low:g}")
     values_HW = small_HW * np.float32(radiograph.slope) + np.float32(radiograph.intercept)
-    grey_HW = window(values_HW, radiograph.voi)
-    return 1.0 - grey_HW if radiograph.inverted else grey_HW
+    if radiograph.intensity_sign:
+        values_HW = attenuation(values_HW, radiograph.intensity_sign)
+    grey_HW = window(values_HW, radiograph.voi, inside_HW)
+    grey_HW = 1.0 - grey_HW if radiograph.inverted else grey_HW
+    # Part 3 C.7.5.1.1.2: padding is no part of the picture, whatever its value would be shown as.
+    return grey_HW if inside_HW is None else np.where(inside_HW, grey_HW, np.float32(0.0))
+
+
+def _resized(radiograph: Radiograph, size_px: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]:
+    """The small picture, and where it is no padding: means are taken of picture alone."""
+    header, sampling = radiograph.header, radiograph.sampling
+    if sampling.step_px > 1:
+        return resize_reduced(radiograph.pixels_HW, (header.rows, header.columns), sampling, size_px), None
+    if radiograph.padded_HW is None:
+        return resize(radiograph.pixels_HW, size_px), None
+    weights_HW = resize((~radiograph.padded_HW).astype(np.uint8), size_px)
+    picture_HW = resize(np.where(radiograph.padded_HW, 0, radiograph.pixels_HW), size_px)
+    inside_HW = weights_HW > 0.5
+    return (picture_HW / np.maximum(weights_HW, np.float32(1e-6))).astype(np.float32), inside_HW
 
 
 def equalise(grey_HW: npt.NDArray[np.float32], config: PreprocessConfig) -> npt.NDArray[np.uint8]:
@@ -166,19 +185,65 @@ def resize(pixels_HW: npt.NDArray[np.integer[Any]], size_px: int) -> npt.NDArray
     return np.asarray(small_HW, dtype=np.float32)
 
 
-def window(values_HW: npt.NDArray[np.float32], voi: Voi | None) -> npt.NDArray[np.float32]:
+def resize_reduced(
+    pixels_HW: npt.NDArray[np.integer[Any]], full_shape: tuple[int, int], sampling: Sampling, size_px: int
+) -> npt.NDArray[np.float32]:
+    """Area averaging of a picture that was decoded reduced, with its samples where they lie in the full one.
+
+    Args:
+        pixels_HW: reduced, shape (H, W), at least as large as the result.
+        full_shape: rows and columns of the full picture.
+        sampling: where its samples lie.
+        size_px: side of the result.
+    """
+    rows, columns = (
+        _area_weights(full_px, count, sampling, size_px)
+        for full_px, count in zip(full_shape, pixels_HW.shape, strict=True)
+    )
+    return np.asarray(rows @ pixels_HW.astype(np.float32) @ columns.T, dtype=np.float32)
+
+
+def _area_weights(full_px: int, count: int, sampling: Sampling, size_px: int) -> npt.NDArray[np.float32]:
+    """Share of each sample in each pixel of the result, shape (size_px, count); rows sum to 1."""
+    edges = np.clip(sampling.first_px + np.arange(count + 1.0) * sampling.step_px, 0.0, full_px)
+    edges[-1] = full_px
+    borders = np.linspace(0.0, full_px, size_px + 1)
+    overlap = np.minimum(edges[None, 1:], borders[1:, None]) - np.maximum(edges[None, :-1], borders[:-1, None])
+    overlap = np.maximum(overlap, 0.0)
+    return (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def attenuation(values_HW: npt.NDArray[np.float32], sign: int) -> npt.NDArray[np.float32]:
+    """Logarithm of X-ray intensity (Beer and Lambert), in the direction of the values.
+
+    Args:
+        values_HW: proportional to intensity, shape (H, W).
+        sign: 1, or -1 where larger values mean less intensity (Part 3 C.8.11.3.1.2).
+    """
+    intensity_HW = values_HW if sign > 0 else values_HW.max() - values_HW
+    # A thousandth of the open beam is as little as detectors tell from none.
+    floor = max(float(np.percentile(intensity_HW, PERCENTILES[1])) * 1e-3, 1e-6)
+    return np.asarray(sign * np.log(np.maximum(intensity_HW, floor)), dtype=np.float32)
+
+
+def window(
+    values_HW: npt.NDArray[np.float32], voi: Voi | None, inside_HW: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float32]:
     """Map values to 0..1 by the header's LUT or window, or by percentiles where it has none that can be used.
 
     Args:
         values_HW: rescaled values, shape (H, W), not blank.
         voi: the header's, or None.
+        inside_HW: where percentiles are taken; None for everywhere.
     """
+    inside = slice(None) if inside_HW is None else inside_HW
     if voi is not None:
         grey_HW = voi.apply(values_HW)
-        low, high = np.percentile(grey_HW, PERCENTILES)
-        unsaturated = float(np.mean((grey_HW > 0.001) & (grey_HW < 0.999)))
+        seen = grey_HW[inside]
+        low, high = np.percentile(seen, PERCENTILES)
+        unsaturated = float(np.mean((seen > 0.001) & (seen < 0.999)))
         if unsaturated >= UNSATURATED_MIN and high - low >= SPREAD_MIN:
             return grey_HW
-    low, high = np.percentile(values_HW, PERCENTILES)
+    low, high = np.percentile(values_HW[inside], PERCENTILES)
     spread = float(high - low)
     return VoiWindow(center=float(low) + spread / 2, width=spread, sigmoid=False).apply(values_HW)

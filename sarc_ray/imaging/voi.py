@@ -51,43 +51,50 @@ class VoiCurve:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModalityTable:
-    """The Modality LUT Sequence (Part 3 C.11.1.1): a table on stored values."""
+class LookupTable:
+    """A table on stored values: a Modality LUT (Part 3 C.11.1.1) or one colour of a palette (C.7.6.3.1.5).
+
+    Args:
+        first: the stored value of the first entry.
+        entries: shape (N,).
+        bits: per entry, as the descriptor says.
+    """
 
     first: int
     entries: npt.NDArray[np.uint16]
+    bits: int
 
     def apply(self, pixels_HW: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.integer[Any]]:
         """Look every pixel up; values before the first and after the last entry take that entry. Shape (H, W)."""
-        index_HW = np.clip(pixels_HW.astype(np.int32) - self.first, 0, len(self.entries) - 1)
+        index_HW = np.clip(pixels_HW.astype(np.int64) - self.first, 0, len(self.entries) - 1)
         return self.entries[index_HW]
 
 
 Voi = VoiWindow | VoiCurve
 
 
-def modality_table(dataset: Dataset) -> ModalityTable | None:
+def modality_table(dataset: Dataset) -> LookupTable | None:
     """The data set's Modality LUT, or None."""
-    found = _lookup_table(dataset, "ModalityLUTSequence")
-    return None if found is None else ModalityTable(first=found[0], entries=found[1])
+    return _sequence_table(dataset, "ModalityLUTSequence")
 
 
 def read_voi(dataset: Dataset) -> Voi | None:
     """The data set's first VOI LUT, else its first window; None where there is none that can be used.
 
-    A LUT wins over a window (Part 3 C.11.2 leaves the choice to the viewer). A window that no picture can be shown
-    with (a width below 1, values that are not numbers) counts as absent.
+    A LUT wins over a window, and the first of several windows over the others (Part 3 C.11.2.1.2 leaves the choice to
+    the viewer). A window that no picture can be shown with (no width, values that are not numbers) counts as absent.
     """
-    table = _lookup_table(dataset, "VOILUTSequence")
-    if table is not None and len(table[1]) > 1:
-        return VoiCurve(first=table[0], entries=table[1].astype(np.float64))
+    table = _sequence_table(dataset, "VOILUTSequence")
+    if table is not None and len(table.entries) > 1:
+        return VoiCurve(first=table.first, entries=table.entries.astype(np.float64))
     center, width = _first_number(dataset, "WindowCenter"), _first_number(dataset, "WindowWidth")
-    if center is None or width is None or width < 1:
+    if center is None or width is None or width <= 0:
         return None
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     if function == "LINEAR":
         # Part 3 C.11.2.1.2: a width of 1 is a threshold, which leaves no picture.
         return VoiWindow(center=center - 0.5, width=width - 1.0, sigmoid=False) if width > 1 else None
+    # Part 3 C.11.2.1.3.1, C.11.2.1.3.2: SIGMOID and LINEAR_EXACT take any width above 0.
     return VoiWindow(center=center, width=width, sigmoid=function == "SIGMOID")
 
 
@@ -101,20 +108,45 @@ def _first_number(dataset: Dataset, keyword: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _lookup_table(dataset: Dataset, keyword: str) -> tuple[int, npt.NDArray[np.uint16]] | None:
-    """First input value and entries of the first item of a LUT sequence (Part 3 C.11.1.1, C.11.2.1.1)."""
+def _sequence_table(dataset: Dataset, keyword: str) -> LookupTable | None:
+    """The first item of a LUT sequence (Part 3 C.11.1.1, C.11.2.1.1)."""
     sequence = dataset.get(keyword)
-    if not sequence or sequence[0].get("LUTData") is None or sequence[0].get("LUTDescriptor") is None:
+    if not sequence:
         return None
-    count, first, _ = (int(value) for value in sequence[0].LUTDescriptor)
-    # The descriptor's VR is ambiguous: without Pixel Representation in the item, a negative start reads as unsigned.
-    if first >= 2**15 and dataset.get("PixelRepresentation") == 1:
+    # In the item itself Pixel Representation is absent, and the order of bytes is the data set's.
+    signed = dataset.get("PixelRepresentation") == 1
+    return read_table(sequence[0], "LUTDescriptor", "LUTData", signed=signed, little=_is_little(dataset))
+
+
+def read_table(
+    item: Dataset, descriptor: str, data: str, *, signed: bool = False, little: bool | None = None
+) -> LookupTable | None:
+    """A lookup table from its descriptor (entries, first value, bits per entry) and data; None where one is absent.
+
+    Args:
+        item: data set that holds both.
+        descriptor: keyword.
+        data: keyword.
+        signed: whether stored values, and so the first of them, may be negative.
+        little: byte order of words; None for the data set's own.
+    """
+    if item.get(data) is None or item.get(descriptor) is None:
+        return None
+    count, first, bits = (int(value) for value in item.get(descriptor))
+    # The descriptor's VR is ambiguous: without Pixel Representation beside it, a negative start reads as unsigned.
+    if first >= 2**15 and signed:
         first -= 2**16
-    data = sequence[0].LUTData
-    if isinstance(data, bytes):
-        order = "<" if dataset.original_encoding[1] is not False else ">"
-        entries = np.frombuffer(data[: len(data) // 2 * 2], dtype=f"{order}u2").astype(np.uint16)
+    count = count or 2**16  # Part 3 C.11.1.1.1: a count of 0 stands for 65536
+    values = item.get(data)
+    if isinstance(values, bytes) and bits == 8 and count <= len(values) < 2 * count:
+        entries = np.frombuffer(values, np.uint8).astype(np.uint16)  # Part 3 C.7.6.3.1.6: two entries share a word
+    elif isinstance(values, bytes):
+        order = "<" if (_is_little(item) if little is None else little) else ">"
+        entries = np.frombuffer(values[: len(values) // 2 * 2], dtype=f"{order}u2").astype(np.uint16)
     else:
-        entries = np.asarray(data, dtype=np.int64).astype(np.uint16)
-    # An entry count of 0 stands for 65536.
-    return first, entries[: count or 2**16]
+        entries = np.asarray(values, dtype=np.int64).astype(np.uint16)
+    return LookupTable(first=first, entries=entries[:count], bits=bits) if len(entries) else None
+
+
+def _is_little(dataset: Dataset) -> bool:
+    return dataset.original_encoding[1] is not False

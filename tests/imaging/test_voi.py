@@ -67,7 +67,7 @@ def test_big_endian_lut_words_are_swapped() -> None:
         {"WindowCenter": 100, "WindowWidth": 0},
         {"WindowCenter": 100, "WindowWidth": 1},
         {"WindowCenter": 100, "WindowWidth": -5},
-        {"WindowCenter": 100, "WindowWidth": 0.5, "VOILUTFunction": "LINEAR_EXACT"},
+        {"WindowCenter": 100, "WindowWidth": 0, "VOILUTFunction": "LINEAR_EXACT"},
     ],
 )
 def test_unusable_windows_count_as_absent(tags: dict[str, object]) -> None:
@@ -77,3 +77,10 @@ def test_unusable_windows_count_as_absent(tags: dict[str, object]) -> None:
 def test_the_first_of_several_windows_is_used() -> None:
     voi = read_radiograph(make_dicom(WindowCenter=[100, 200], WindowWidth=[50, 60])).voi
     assert voi == VoiWindow(center=99.5, width=49.0, sigmoid=False)
+
+
+def test_exact_windows_may_be_narrow_because_values_may_be_rescaled_to_fractions() -> None:
+    tags = {"RescaleSlope": "0.000244140625", "RescaleIntercept": "0", "WindowCenter": 0.5, "WindowWidth": 0.9}
+    voi = read_radiograph(make_dicom(VOILUTFunction="LINEAR_EXACT", **tags)).voi
+    assert voi == VoiWindow(center=0.5, width=0.9, sigmoid=False)
+    assert read_radiograph(make_dicom(**tags)).voi is None  # LINEAR has no width below 1
