@@ -34,7 +34,7 @@ from sarc_ray.stage2.features import build_features
 
 Tell = Callable[[str, int, int], None]
 # Raised when the page shows something else for the same results.
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 MAX_SHAP_PATIENTS = 1000
 _NOBODY = "no such patient was scored"
 _LABELS = {TEST_INTERNAL: "Internal test set", TEST_EXTERNAL: "External test set"}
@@ -204,7 +204,7 @@ def _examples(run: Run, bundle: Bundle | Absent, internal: TestSet | None) -> tu
     }
     objects = dict(zip(rows, storage.read_many([str(row["image_uri"]) for row in rows.values()]), strict=True))
     return tuple(
-        Example(sex=sex, outcome=outcome, image_HW=None, heat_HW={}, predicted={}, absent=_NOBODY)
+        _without_picture(sex, outcome, float("nan"), _NOBODY)
         if row_id is None
         else _example(run, bundle, sex, outcome, rows[row_id], objects[row_id])
         for sex, outcome, row_id in chosen
@@ -215,17 +215,38 @@ def _example(run: Run, bundle: Bundle, sex: str, outcome: int, row: pd.Series, f
     from sarc_ray.stage1.saliency import grad_cam  # imports torch
 
     result = process_image(found, run.config.preprocess)
+    score = float(row["score"])
     if result.image_HW is None:
         why = f"the radiograph could not be read again: {REASONS[result.reason].meaning}"
-        return Example(sex=sex, outcome=outcome, image_HW=None, heat_HW={}, predicted={}, absent=why)
-    picture_NHW = result.image_HW[None]
+        return _without_picture(sex, outcome, score, why)
     config = run.config.fit
-    heat_HW = {
-        target.name: grad_cam(members, picture_NHW, device=config.device, threads=config.threads)[0]
+    maps = {
+        target.name: grad_cam(members, result.image_HW[None], device=config.device, threads=config.threads)
         for target, members in zip(bundle.spec.targets, bundle.members, strict=True)
     }
-    predicted = {name: (float(row[f"{name}_mu"]), float(row[f"{name}_sigma"])) for name in heat_HW}
-    return Example(sex=sex, outcome=outcome, image_HW=result.image_HW, heat_HW=heat_HW, predicted=predicted, absent="")
+    return Example(
+        sex=sex,
+        outcome=outcome,
+        image_HW=result.image_HW,
+        heat_HW={name: heat.mean_NHW[0] for name, heat in maps.items()},
+        disagreement_HW={name: heat.disagreement_NHW[0] for name, heat in maps.items()},
+        predicted={name: (float(row[f"{name}_mu"]), float(row[f"{name}_sigma"])) for name in maps},
+        score=score,
+        absent="",
+    )
+
+
+def _without_picture(sex: str, outcome: int, score: float, why: str) -> Example:
+    return Example(
+        sex=sex,
+        outcome=outcome,
+        image_HW=None,
+        heat_HW={},
+        disagreement_HW={},
+        predicted={},
+        score=score,
+        absent=why,
+    )
 
 
 def _unread(content: Report) -> int:

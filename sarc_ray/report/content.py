@@ -88,8 +88,10 @@ class Example:
         sex: ``F`` or ``M``.
         outcome: 0 or 1.
         image_HW: the preprocessed picture, uint8.
-        heat_HW: heat map in [0, 1], by target.
+        heat_HW: heat map in [0, 1], by target: mean over the members.
+        disagreement_HW: standard deviation of the members' heat maps, in [0, 0.5], by target.
         predicted: mean and standard deviation, by target.
+        score: calibrated probability of the outcome; NaN where there is no such patient.
         absent: why the picture is missing; empty where it is there.
     """
 
@@ -97,7 +99,9 @@ class Example:
     outcome: int
     image_HW: npt.NDArray[np.uint8] | None
     heat_HW: Mapping[str, npt.NDArray[np.float32]]
+    disagreement_HW: Mapping[str, npt.NDArray[np.float32]]
     predicted: Mapping[str, tuple[float, float]]
+    score: float
     absent: str
 
 

@@ -1,11 +1,10 @@
-"""Figures that explain: SHAP summary (the paper's Figure 5) and Grad-CAM (Figure 4). H, W of a picture; N patients."""
+"""What the score uses: SHAP summary (the paper's Figure 5), and whose heat maps are shown. N patients."""
 
 from __future__ import annotations
 
 import textwrap
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -14,11 +13,8 @@ from matplotlib.colors import Normalize
 
 from sarc_ray.evaluation.rows import numbers
 from sarc_ray.report import style, words
-from sarc_ray.report.content import Absent, Example, Float, Report, ShapValues
+from sarc_ray.report.content import Absent, Float, Report, ShapValues
 
-# Heat maps are drawn and written on a grid of at most this many cells a side: the networks' own maps are coarser.
-HEAT_CELLS = 32
-_OPACITY = 0.6
 _ROW_WIDTH = 0.78  # share of a feature's band that its swarm may fill
 _LABEL_CHARACTERS = 24
 
@@ -80,55 +76,6 @@ def shap_figure(report: Report) -> style.Figure | Absent:
     )
 
 
-def grad_cam_figure(report: Report, example: Example) -> style.Figure | Absent:
-    """A patient's picture, and beside it one heat map per target laid over it."""
-    who = words.person(example.sex, report.outcome, example.outcome)
-    if example.image_HW is None:
-        return Absent(reason=f"{who}: {example.absent}.")
-    targets = [target for target in report.targets if target.name in example.heat_HW]
-    n_rows = (len(targets) + 2) // 2
-    parts = []
-    with style.canvas(style.WIDTH_IN, 0.45 + 2.75 * n_rows) as figure:
-        figure.suptitle(who, fontweight="bold", fontsize=10.5, x=0.02, ha="left")
-        panels = figure.subplots(n_rows, 2, squeeze=False).ravel()
-        for axes in panels:
-            axes.set_axis_off()
-        panels[0].imshow(example.image_HW, cmap="gray", vmin=0, vmax=255)
-        panels[0].set_title("Radiograph as the networks see it", fontsize=9, fontweight="normal")
-        for axes, target in zip(panels[1:], targets, strict=False):
-            cells = coarse(example.heat_HW[target.name])
-            _overlay(axes, example.image_HW, cells)
-            mu, sigma = example.predicted[target.name]
-            axes.set_title(
-                f"{target.label}\n{words.number(mu, 1)} \u00b1 {words.number(sigma, 1)} {target.unit} predicted",
-                fontsize=9,
-                fontweight="normal",
-            )
-            parts.append(_heat_numbers(cells, target.name))
-        svg = style.to_svg(figure)
-    return style.Figure(
-        name=f"grad-cam-{example.sex.lower()}-{'with' if example.outcome else 'without'}",
-        title=f"Grad-CAM: {who[:1].lower()}{who[1:]}",
-        caption=(
-            "Brighter and yellower: the region moves the prediction more; the line is half of the map's maximum. Mean "
-            "over the ensemble's members."
-        ),
-        svg=svg,
-        numbers=pd.concat(parts, ignore_index=True),
-    )
-
-
-def coarse(heat_HW: npt.NDArray[np.float32]) -> Float:
-    """A heat map on a grid of at most :data:`HEAT_CELLS` cells a side: means over blocks as equal as can be."""
-    heat: Float = heat_HW.astype(np.float64)
-    for axis in (0, 1):
-        size = heat.shape[axis]
-        edges = np.linspace(0, size, min(size, HEAT_CELLS) + 1).round().astype(int)
-        sums = np.add.reduceat(heat, edges[:-1], axis=axis)
-        heat = sums / np.diff(edges).reshape((-1, 1) if axis == 0 else (1, -1))
-    return heat
-
-
 def _swarm(axes: Axes, shap: ShapValues, k: int, place: int) -> pd.DataFrame:
     """Draw one feature's swarm around y = place; gives its numbers, sorted by the feature's value."""
     name = str(shap.features.columns[k])
@@ -165,30 +112,3 @@ def swarm_heights(x_N: Float, *, n_bins: int = 80) -> Float:
     side_N = np.where(layer_N % 2 == 0, 1.0, -1.0) * ((layer_N + 1) // 2)
     deepest = max(float(np.abs(side_N).max()), 6.0)
     return side_N / deepest
-
-
-def _overlay(axes: Axes, image_HW: npt.NDArray[np.uint8], cells: Float) -> None:
-    """The picture with the heat laid over it, the more opaque the hotter."""
-    height, width = image_HW.shape
-    axes.imshow(image_HW, cmap="gray", vmin=0, vmax=255)
-    axes.imshow(
-        cells,
-        cmap=style.HEAT,
-        vmin=0,
-        vmax=1,
-        alpha=_OPACITY * np.clip(cells, 0, 1),
-        interpolation="bilinear",
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-    )
-    top = float(cells.max())
-    if top > float(cells.min()):
-        y_R = (np.arange(cells.shape[0]) + 0.5) * height / cells.shape[0] - 0.5
-        x_C = (np.arange(cells.shape[1]) + 0.5) * width / cells.shape[1] - 0.5
-        axes.contour(x_C, y_R, cells, levels=[top / 2], colors=[style.ORANGE], linewidths=1.2)
-
-
-def _heat_numbers(cells: Float, target: str) -> pd.DataFrame:
-    row, column = np.indices(cells.shape)
-    return pd.DataFrame(
-        {"target": target, "row": row.ravel(), "column": column.ravel(), "heat": cells.ravel().round(4)}
-    )

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import jinja2
 
 from sarc_ray import storage
-from sarc_ray.report import agreement, figures, flow, tabulate, words
+from sarc_ray.report import agreement, figures, flow, heat, tabulate, words
 from sarc_ray.report.content import Absent, Archive, Report
-from sarc_ray.report.explanations import grad_cam_figure, shap_figure
+from sarc_ray.report.explanations import shap_figure
 from sarc_ray.report.style import Figure
 from sarc_ray.report.tabulate import Table
 
@@ -225,10 +225,7 @@ def _calibration_section(report: Report) -> Section:
 
 
 def _grad_cam_section(report: Report) -> Section:
-    examples = report.examples
-    content = (
-        (examples,) if isinstance(examples, Absent) else tuple(grad_cam_figure(report, example) for example in examples)
-    )
+    shown = (heat.grad_cam_figure(report), *heat.missing_examples(report), heat.examples_view(report))
     return Section(
         anchor="grad-cam",
         title="Where the networks look",
@@ -236,7 +233,7 @@ def _grad_cam_section(report: Report) -> Section:
             "Figure 4 of the paper: Grad-CAM of women and men with and without the outcome. Each is the patient of the "
             "internal test set with the median score of the group. A heat map shows what moves the prediction, not why."
         ),
-        content=content,
+        content=tuple(part for part in shown if part is not None),
     )
 
 

@@ -65,7 +65,9 @@ def make_examples():
                     outcome=outcome,
                     image_HW=rng.integers(0, 255, (48, 40), dtype=np.uint8),
                     heat_HW={t.name: rng.random((48, 40)).astype(np.float32) for t in TARGETS},
+                    disagreement_HW={t.name: rng.random((48, 40)).astype(np.float32) / 2 for t in TARGETS},
                     predicted={t.name: (15.0, 2.0) for t in TARGETS},
+                    score=0.25 + 0.5 * outcome,
                     absent="",
                 )
             )

@@ -1,13 +1,16 @@
 """The numbers beside every figure are those of the statistics functions on the same patients."""
 
 import dataclasses
+import io
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from PIL import Image
 
-from sarc_ray.report import agreement, explanations, figures, flow
+from sarc_ray.report import agreement, explanations, figures, flow, heat, style
 from sarc_ray.report.content import Absent, Results, TestSet
 from sarc_ray.stats.agreement import bland_altman, concordance
 from sarc_ray.stats.calibration import calibration_curve, reliability_table
@@ -135,18 +138,71 @@ def test_swarm_spreads_neighbours_and_leaves_loners_on_the_line():
 
 
 def test_grad_cam_numbers_are_block_means(report):
-    example = report.examples[0]
-    drawn = explanations.grad_cam_figure(report, example).numbers
-    rows = drawn[drawn["target"] == "crt_s"]
+    drawn = heat.grad_cam_figure(report).numbers
+    # three patients have a picture
+    assert drawn["patient"].unique().tolist() == [
+        "Woman with sarcopenia",
+        "Woman without sarcopenia",
+        "Man with sarcopenia",
+    ]
+    rows = drawn[(drawn["patient"] == "Woman with sarcopenia") & (drawn["target"] == "crt_s")]
     assert len(rows) == 32 * 32
-    heat = example.heat_HW["crt_s"].astype(float)
-    cells = explanations.coarse(heat.astype(np.float32))
-    np.testing.assert_allclose(rows["heat"], cells.ravel(), atol=1e-4)
-    np.testing.assert_allclose(
-        explanations.coarse(heat[:32, :32].repeat(2, axis=0).repeat(3, axis=1).astype(np.float32)), heat[:32, :32]
-    )
+    example = report.examples[0]
+    np.testing.assert_allclose(rows["heat"], heat.coarse(example.heat_HW["crt_s"]).ravel(), atol=1e-4)
+    np.testing.assert_allclose(rows["disagreement"], heat.coarse(example.disagreement_HW["crt_s"]).ravel(), atol=1e-4)
+
+
+def test_coarse_cells_are_block_means():
+    cells = np.random.default_rng(1).random((32, 32)).astype(np.float32)
+    np.testing.assert_allclose(heat.coarse(cells.repeat(2, axis=0).repeat(3, axis=1)), cells, rtol=1e-6)
     small = np.arange(4, dtype=np.float32).reshape(2, 2)
-    np.testing.assert_array_equal(explanations.coarse(small), small)
+    np.testing.assert_array_equal(heat.coarse(small), small)
+
+
+def test_numbers_stand_beside_the_heat_maps(report):
+    view = heat.examples_view(report)
+    assert [row[:2] for row in view.rows] == [
+        ("Woman with sarcopenia", "0.750"),
+        ("Woman without sarcopenia", "0.250"),
+        ("Man with sarcopenia", "0.750"),
+    ]
+    assert view.rows[0][2] == "15.0 \u00b1 2.0"
+    spread = report.examples[0].disagreement_HW["alm_kg"].mean()
+    assert view.rows[0][3] == f"{spread:.3f}"
+    assert len(view.numbers) == 3 * 2
+
+
+def test_all_maps_of_a_figure_share_one_colour_scale(report, monkeypatch):
+    limits = []
+    draw = Axes.imshow
+
+    def imshow(axes, picture, **settings):
+        if settings["cmap"] == style.HEAT:
+            limits.append((settings["vmin"], settings["vmax"]))
+        return draw(axes, picture, **settings)
+
+    monkeypatch.setattr(Axes, "imshow", imshow)
+    heat.grad_cam_figure(report)
+    assert len(limits) == 6
+    assert len(set(limits)) == 1
+    # the largest cell drawn is the end of the scale
+    drawn = [heat.coarse(example.heat_HW[t.name]).max() for example in report.examples[:3] for t in TARGETS]
+    assert limits[0] == (0, pytest.approx(max(drawn)))
+    limits.clear()
+    example = report.examples[0]
+    maps = (example.heat_HW["alm_kg"], example.disagreement_HW["alm_kg"])
+    heat.overlay_png(example.image_HW, *maps, target=ALM, mu=15.0, sigma=2.0)
+    assert limits == [(0, pytest.approx(heat.coarse(maps[0]).max()))] * 2
+
+
+def test_a_picture_of_its_own_carries_no_text_fields(report):
+    example = report.examples[0]
+    maps = (example.heat_HW["alm_kg"], example.disagreement_HW["alm_kg"])
+    png = heat.overlay_png(example.image_HW, *maps, target=ALM, mu=15.0, sigma=2.0)
+    assert png == heat.overlay_png(example.image_HW, *maps, target=ALM, mu=15.0, sigma=2.0)
+    with Image.open(io.BytesIO(png)) as picture:
+        assert picture.size[0] > 1000
+        assert set(picture.info) <= {"dpi"}
 
 
 def test_examples_are_the_patients_with_the_median_score():
@@ -173,9 +229,11 @@ def test_what_cannot_be_drawn_says_why(report):
     assert "no row has the outcome" in roc.reason
     for draw in (agreement.concordance_figure, agreement.bland_altman_figure, agreement.spikes_figure):
         assert isinstance(draw(bare, test_set, ALM), Absent)
-    missing = explanations.grad_cam_figure(report, report.examples[-1])
-    assert isinstance(missing, Absent)
+    (missing,) = heat.missing_examples(report)
     assert missing.reason == "Man without sarcopenia: the store was away."
+    nobody = dataclasses.replace(report, examples=report.examples[-1:])
+    assert heat.grad_cam_figure(nobody) is None
+    assert heat.examples_view(nobody) is None
 
 
 def test_svg_is_the_same_each_time_and_asks_for_nothing(report):

@@ -107,8 +107,8 @@ def test_nothing_is_fetched_or_run(folder, page):
 def test_every_figure_has_svg_and_numbers(folder, report):
     svg = {path.stem for path in folder.glob("assets/*.svg")}
     assert svg <= {path.stem for path in folder.glob("assets/*.csv")}
-    # two flows, two ROCs, two calibrations, three kinds of two targets in two test sets, SHAP, three examples
-    assert len(svg) == 2 + 2 + 2 + 3 * 4 + 1 + 3
+    # two flows, two ROCs, two calibrations, three kinds of two targets in two test sets, SHAP, Grad-CAM
+    assert len(svg) == 2 + 2 + 2 + 3 * 4 + 1 + 1
 
 
 def test_no_patient_is_named(folder, report):
