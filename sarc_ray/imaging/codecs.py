@@ -18,9 +18,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
+
+# By name, because imagecodecs loads each codec when it is first asked for: not under the memory limit of one image.
+from imagecodecs import htj2k_decode, jpeg2k_decode, jpeg8_decode, jpegls_decode, jpegxl_decode, packbits_decode
 from PIL import Jpeg2KImagePlugin, JpegImagePlugin
 from pydicom import uid as uids
 
@@ -213,7 +215,7 @@ def _rle(frame: Buffer, layout: Layout, reduction: int) -> Decoded:
         sample, byte = divmod(index, n_bytes)
         # A no-op at the end makes a literal run of the padding byte 0, which would else lack its value.
         segment = bytes(frame[bounds[index] : bounds[index + 1]]) + b"\x80"
-        decoded = imagecodecs.packbits_decode(segment, out=plane)
+        decoded = packbits_decode(segment, out=plane)
         if len(decoded) < count:
             raise ImageError(Reason.DECODE_FAILED, f"{len(decoded)} of {count} bytes in an RLE segment")
         planes[sample, :, n_bytes - 1 - byte] = np.frombuffer(decoded, np.uint8, count)
@@ -227,7 +229,7 @@ def _jpeg(frame: Buffer, layout: Layout, reduction: int) -> Decoded:
     facts = codestream.read_jpeg(frame)
     _check_size(facts, layout)
     if facts.jpeg_ls:
-        return _decoded(imagecodecs.jpegls_decode(bytes(frame)), facts, layout, lossless=True)
+        return _decoded(jpegls_decode(bytes(frame)), facts, layout, lossless=True)
     if facts.lossless_jpeg:
         return _decoded(_libjpeg(frame), facts, layout, lossless=True)
     if facts.bits == 8 and facts.components == 1 and not layout.signed:
@@ -237,7 +239,7 @@ def _jpeg(frame: Buffer, layout: Layout, reduction: int) -> Decoded:
 
 def _libjpeg(frame: Buffer) -> IntArray:
     """All samples as they are coded: telling colour from grey needs them unconverted."""
-    pixels: IntArray = imagecodecs.jpeg8_decode(bytes(frame), colorspace="UNKNOWN", outcolorspace="UNKNOWN")
+    pixels: IntArray = jpeg8_decode(bytes(frame), colorspace="UNKNOWN", outcolorspace="UNKNOWN")
     return pixels
 
 
@@ -269,9 +271,7 @@ def _jpeg2000(frame: Buffer, layout: Layout, reduction: int) -> Decoded:
 
 def _full_wavelets(frame: Buffer) -> IntArray:
     # OpenJPH gives half a picture where the codestream is damaged, but the tile-parts were walked.
-    pixels: IntArray = (imagecodecs.htj2k_decode if _is_high_throughput(frame) else imagecodecs.jpeg2k_decode)(
-        bytes(frame)
-    )
+    pixels: IntArray = (htj2k_decode if _is_high_throughput(frame) else jpeg2k_decode)(bytes(frame))
     return pixels
 
 
@@ -285,7 +285,7 @@ def _reduced_wavelets(frame: Buffer, facts: StreamFacts, layout: Layout, reducti
         # OpenJPH does not clamp, and its 16-bit output wraps around; with room above the pixels that can be undone.
         roomy = min(facts.bits, layout.bits_stored) <= 14 and facts.bits > 8
         if _is_high_throughput(frame) and roomy:
-            pixels_HW: IntArray = imagecodecs.htj2k_decode(bytes(frame), skipres=reduction).view(np.int16)
+            pixels_HW: IntArray = htj2k_decode(bytes(frame), skipres=reduction).view(np.int16)
         else:
             pixels_HW = _openjpeg(frame, facts, reduction)
     except (OSError, RuntimeError, ValueError):  # A tile-part may have fewer levels than the main header says.
@@ -318,7 +318,7 @@ def _jpeg_xl(frame: Buffer, layout: Layout, reduction: int) -> Decoded:
     facts = codestream.read_jpeg_xl(frame)
     if (facts.rows, facts.columns) != (layout.rows, layout.columns):
         raise ImageError(Reason.DECODE_FAILED, f"codestream of {(facts.rows, facts.columns)}, header says otherwise")
-    pixels: IntArray = imagecodecs.jpegxl_decode(bytes(frame), numthreads=1)
+    pixels: IntArray = jpegxl_decode(bytes(frame), numthreads=1)
     if not np.issubdtype(pixels.dtype, np.integer):
         raise ImageError(Reason.UNSUPPORTED_PIXELS, f"JPEG XL of {pixels.dtype}")
     return _decoded(pixels, facts, layout, lossless=True)
