@@ -25,6 +25,8 @@ from sarc_ray.evaluation import table_one
 from sarc_ray.evaluation.plan import COMPARISONS, OUTCOME_METRICS, TARGET_METRICS, EvaluationConfig, make_plan
 from sarc_ray.evaluation.results import headline_table
 from sarc_ray.evaluation.rows import Sheet
+from sarc_ray.imaging.heads import HEAD_SCHEMA
+from sarc_ray.inventory.take import MANIFEST_COLUMNS
 from sarc_ray.run import RunConfig
 from sarc_ray.scoring import score_schema
 
@@ -67,6 +69,29 @@ SCORE_MEANINGS = {
     "flag": "score >= the bundle's threshold",
     "model_id": "of the bundle",
     "run_id": "name of the run and a hash of its configuration",
+}
+INVENTORY_MEANINGS = {
+    "image_uri": "the object: relative to the manifest's folder where it lies below it, else its URL",
+    "patient_id": "keyed hash of Patient ID; where there is none, of the object's URL: a patient of its own",
+    "study_id": "keyed hash of Study Instance UID",
+    "eligible": "1 where nothing in the header speaks against a score",
+    "reason": "else why not, as in [outcomes](outcomes.md)",
+    "gate_flags": "remarks on the header that refuse nothing, joined by `;`",
+    "bytes": "size of the object",
+    "patient_known": "1 where the header has a Patient ID",
+    "age_years": "Patient's Age, else from Patient's Birth Date and the day of the radiograph, in whole years",
+    "sex": "Patient's Sex, F or M",
+    "bmi_kg_m2": "from Patient's Size and Patient's Weight, where both are plausible",
+    "view": "View Position, or where else the header tells the view",
+    "device": "Manufacturer and Manufacturer's Model Name",
+    "acquired_on": "month of Acquisition Date, else of Study Date",
+    "modality": "Modality",
+    "body_part": "Body Part Examined",
+    "photometric": "Photometric Interpretation",
+    "rows": "Rows",
+    "columns": "Columns",
+    "bits_stored": "Bits Stored",
+    "transfer_syntax": "UID of the transfer syntax",
 }
 RESULT_MEANINGS = {
     "dataset": "`test_internal` or `test_external`",
@@ -319,6 +344,15 @@ def score_table() -> str:
     return _table(("column", "type", "meaning"), [[f"`{f.name}`", str(f.type), SCORE_MEANINGS[f.name]] for f in schema])
 
 
+def inventory_table() -> str:
+    """Columns of the manifest that an inventory writes."""
+    _check_meanings("INVENTORY_MEANINGS", INVENTORY_MEANINGS, MANIFEST_COLUMNS)
+    types = {field.name: str(field.type) for field in HEAD_SCHEMA} | {"eligible": "int64", "patient_known": "int64"}
+    kinds = {"int64": "whole number", "double": "number", "string": "text"}
+    rows = [[f"`{name}`", kinds[types[name]], INVENTORY_MEANINGS[name]] for name in MANIFEST_COLUMNS]
+    return _table(("column", "type", "meaning"), rows)
+
+
 def results_table() -> str:
     """Columns of the results table."""
     empty = _empty_results()
@@ -387,6 +421,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "manifest": manifest_table,
     "reasons": reason_table,
     "scores": score_table,
+    "inventory": inventory_table,
     "results": results_table,
     "metrics": metric_table,
     "headline": headline_columns,

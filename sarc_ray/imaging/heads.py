@@ -28,6 +28,7 @@ from sarc_ray import storage
 from sarc_ray.errors import REASONS, ImageError, Reason
 from sarc_ray.imaging import dicom, gate
 from sarc_ray.imaging.header import HeaderFacts, read_header, tag_value
+from sarc_ray.imaging.layout import check_layout
 from sarc_ray.privacy import pseudonyms
 
 HEAD_BYTES = 64 * 1024
@@ -37,10 +38,12 @@ _STEP_MAX_BYTES = 4 * 2**20
 _INFLATED_MAX_BYTES = 16 * 2**20
 
 _IDENTIFIERS = ("PatientID", "StudyInstanceUID")
-# Lookup tables and offsets come with the pixels.
-_NEEDLESS = ("ModalityLUTSequence", "VOILUTSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData")
+# Lookup tables and offsets are needed for the pixels alone.
+_NEEDLESS = ("LUTSequence", "LookupTableData", "OffsetTable", "OffsetTableLengths", "PixelData")
 _TAGS: list[BaseTag | int] = [
-    tag for name in (*dicom.TAGS, *_IDENTIFIERS) if name not in _NEEDLESS and (tag := tag_for_keyword(name)) is not None
+    tag
+    for name in (*dicom.TAGS, *_IDENTIFIERS)
+    if not name.endswith(_NEEDLESS) and (tag := tag_for_keyword(name)) is not None
 ]
 _PIXEL_DATA = 0x7FE00010
 _UNCOMPRESSED = (uids.ImplicitVRLittleEndian, uids.ExplicitVRLittleEndian, uids.ExplicitVRBigEndian)
@@ -57,6 +60,7 @@ HEAD_SCHEMA = pa.schema(
         ("patient_id", pa.string()),
         ("patient_known", pa.bool_()),
         ("study_id", pa.string()),
+        ("gate_flags", pa.string()),
         ("age_years", pa.float64()),
         ("sex", pa.string()),
         ("bmi_kg_m2", pa.float64()),
@@ -177,7 +181,7 @@ def _row(head: Head) -> dict[str, Any]:
     }
     if head.header is not None:
         row |= {name: getattr(head.header, name) for name in HEAD_SCHEMA.names if hasattr(head.header, name)}
-        row["acquired_on"] = head.header.acquired_month
+        row |= {"acquired_on": head.header.acquired_month, "gate_flags": ";".join(gate.flags(head.header))}
     return row
 
 
@@ -314,9 +318,9 @@ def _open_deflated(pieces: Sequence[tuple[int, bytes]], size: int, pixels: _Pixe
 def _check_pixels(dataset: Dataset, header: HeaderFacts, pixels: _PixelElement, size: int) -> None:
     if not pixels.found or pixels.length == 0:
         raise ImageError(Reason.NO_PIXELS)
-    dicom.check_layout(dataset, header)
-    if header.transfer_syntax in _UNCOMPRESSED:
-        needed = header.rows * header.columns * int(dataset.BitsAllocated) // 8
+    layout = check_layout(dataset, header)
+    if header.transfer_syntax in _UNCOMPRESSED and layout.samples == 1:
+        needed = layout.rows * layout.columns * layout.bits_allocated // 8
         there = min(pixels.length, size - pixels.start)
         if there < needed:
             raise ImageError(Reason.DECODE_FAILED, f"{there} bytes of pixels, {needed} are needed")

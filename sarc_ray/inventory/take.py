@@ -30,7 +30,7 @@ from sarc_ray.run import Run, fingerprint_of, load_run
 _ENDINGS = (".parquet", ".csv")
 _LISTED_BETWEEN_WORDS = 1000
 # What people look at first comes first.
-_FIRST = ("image_uri", "patient_id", "study_id", "eligible", "reason")
+_FIRST = ("image_uri", "patient_id", "study_id", "eligible", "reason", "gate_flags")
 _LEFT_OUT = ("row_id", "outcome", "retryable")
 MANIFEST_COLUMNS = (*_FIRST, *(name for name in HEAD_SCHEMA.names if name not in (*_FIRST, *_LEFT_OUT)))
 

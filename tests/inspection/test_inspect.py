@@ -33,7 +33,7 @@ CANARIES = ("CANARY", "Canary", "19370219", "42424242", "1937")
 def chest():
     """A simulated radiograph that names its patient wherever a header can."""
     device = DEVICES[0]
-    signals = Signals(alm=18.0, hgs=25.0, crt=10.0, haze=0.0, breast=0.0, aorta=0.0)
+    signals = Signals(alm=0.0, hgs=0.0, crt=0.0, haze=0.3, breast=0.0, aorta=0.0)
     picture = render(signals, shape_HW=(300, 276), rng=np.random.default_rng(3))
     header = Header(
         patient_id="CANARY-0042",
