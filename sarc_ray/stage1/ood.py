@@ -106,8 +106,8 @@ def fit_reference(features_NF: npt.ArrayLike, *, backbone_hash: str) -> OodRefer
 
     References:
         Lee K, Lee K, Lee H, Shin J. A simple unified framework for detecting out-of-distribution samples and
-        adversarial attacks. NeurIPS 2018. Ledoit O, Wolf M. A well-conditioned estimator for large-dimensional covariance
-        matrices. J Multivar Anal 2004;88:365-411.
+        adversarial attacks. NeurIPS 2018. Ledoit O, Wolf M. A well-conditioned estimator for large-dimensional
+        covariance matrices. J Multivar Anal 2004;88:365-411.
     """
     from sklearn.covariance import ledoit_wolf_shrinkage  # a second's import, only where a reference is fitted
     from sklearn.decomposition import PCA
