@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from sarc_ray.config import from_mapping, to_mapping
 from sarc_ray.errors import BundleError, ConfigError, SchemaVersionError
 from sarc_ray.stage1.fit import EpochRecord, State, TrainedMember
+from sarc_ray.stage1.folding import fold_batch_norm
 from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, empty_network
 from sarc_ray.stage1.scale import TargetScale
 
@@ -33,7 +34,7 @@ class LoadedMember:
 
     Args:
         target_name: the manifest column that it predicts.
-        network: in evaluation mode.
+        network: in evaluation mode, batch normalisation folded into the convolutions.
         scale: from standardised units to the target's own.
         image_size_px: rows and columns of the pictures that it knows.
         backbone_hash: equal for members whose convolutions, and the features made of them, are the same.
@@ -100,6 +101,8 @@ def load_member(member: TrainedMember) -> LoadedMember:
     except RuntimeError as error:
         raise BundleError(f"member file: tensors do not fit the architecture: {error}") from error
     backbone = {name: tensor for name, tensor in member.state.items() if name.startswith("backbone.")}
+    network.eval()
+    fold_batch_norm(network)
     # Starting weights and what was trainable say how a member came about, not what it predicts.
     facts: dict[str, Any] = {
         "target_name": member.target_name,
@@ -110,7 +113,7 @@ def load_member(member: TrainedMember) -> LoadedMember:
     pooling = {name: facts["network"][name] for name in ("backbone", "feature_blocks", "pooling_grid")}
     return LoadedMember(
         target_name=member.target_name,
-        network=network.to(memory_format=torch.channels_last).eval(),
+        network=network.to(memory_format=torch.channels_last),
         scale=member.scale,
         image_size_px=member.image_size_px,
         backbone_hash=_hash_state(backbone, pooling),

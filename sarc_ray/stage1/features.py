@@ -17,6 +17,7 @@ from sarc_ray.stage1.augment import AugmentConfig, augment
 from sarc_ray.stage1.network import GaussianNetwork, normalise
 from sarc_ray.stage1.runtime import (
     ByteArray,
+    Pictures,
     check_pictures,
     derive_seed,
     make_generator,
@@ -43,7 +44,7 @@ class CachedFeatures:
 
 def extract_features(
     network: GaussianNetwork,
-    x_NHW: ByteArray,
+    x_NHW: Pictures,
     *,
     config: AugmentConfig,
     copies: int,

@@ -26,7 +26,7 @@ from sarc_ray.stage1.losses import beta_nll, gaussian_nll
 from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, build_network, normalise
 from sarc_ray.stage1.runtime import (
     DEVICES,
-    ByteArray,
+    Pictures,
     check_pictures,
     derive_seed,
     make_generator,
@@ -37,6 +37,7 @@ from sarc_ray.stage1.runtime import (
 from sarc_ray.stage1.scale import TargetScale, fit_scale
 
 State = dict[str, torch.Tensor]
+_PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +60,8 @@ class FitConfig:
         ridge_start: with ``cache_features``, predict by ridge regression on all features (penalty chosen by the tune
             split), and train the head to correct that and to say how uncertain it is. For a few hundred patients,
             where a head that starts from nothing stays behind ridge regression.
+        precision: ``bfloat16`` computes the convolutions of training steps in mixed precision, for GPUs; weights,
+            head, loss, early stopping and all predictions stay float32. On CPUs that were tried it is slower.
     """
 
     epochs: int
@@ -72,6 +75,7 @@ class FitConfig:
     device: Literal["auto", "cpu", "cuda"]
     cache_features: bool
     ridge_start: bool
+    precision: Literal["float32", "bfloat16"]
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "batch_size", "threads"):
@@ -88,6 +92,8 @@ class FitConfig:
             raise ValueError(f"device: found {self.device!r}, allowed: {', '.join(DEVICES)}")
         if self.ridge_start and not self.cache_features:
             raise ValueError("ridge_start: found true, allowed: false, or true with cache_features: true")
+        if self.precision not in _PRECISIONS:
+            raise ValueError(f"precision: found {self.precision!r}, allowed: {', '.join(_PRECISIONS)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,9 +139,9 @@ OnEpoch = Callable[[EpochRecord, Callable[[], bytes]], None]
 
 def fit_member(
     *,
-    x_train_NHW: ByteArray,
+    x_train_NHW: Pictures,
     y_train_N: npt.ArrayLike,
-    x_tune_NHW: ByteArray,
+    x_tune_NHW: Pictures,
     y_tune_N: npt.ArrayLike,
     target: TargetConfig,
     network: NetworkConfig,
@@ -149,7 +155,8 @@ def fit_member(
     """Train one member by Gaussian likelihood with Adam, cosine annealing and early stopping.
 
     Args:
-        x_train_NHW: uint8 pictures that this member learns from (held-out ones already left out).
+        x_train_NHW: uint8 pictures that this member learns from (held-out ones already left out); an array, or rows
+            of a table that members share.
         y_train_N: their measurements in the original unit.
         x_tune_NHW: uint8 pictures of the tune split, for early stopping.
         y_tune_N: their measurements.
@@ -228,9 +235,11 @@ class _Data(Protocol):
 
 
 class _PictureData:
-    def __init__(self, x_train_NHW: ByteArray, x_tune_NHW: ByteArray, config: AugmentConfig, device: torch.device):
+    def __init__(
+        self, x_train_NHW: Pictures, x_tune_NHW: Pictures, config: AugmentConfig, device: torch.device, precision: str
+    ):
         self.x_train_NHW, self.x_tune_NHW = x_train_NHW, x_tune_NHW
-        self.config, self.device = config, device
+        self.config, self.device, self.mixed = config, device, precision == "bfloat16"
         self.n_visits = max(1, config.copies)
 
     def predict_train(
@@ -239,8 +248,9 @@ class _PictureData:
         x_B1HW = to_grey(self.x_train_NHW[index_B.numpy()], self.device)
         if self.config.copies:
             x_B1HW = augment(x_B1HW, self.config, generator=generator)
-        mu_B, sigma_B = model(normalise(x_B1HW))
-        return mu_B, sigma_B
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            features_BF = model.pool(model.feature_maps(normalise(x_B1HW)))
+        return model.predict(features_BF.float())
 
     def predict_tune(self, model: GaussianNetwork, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
         mu_B, sigma_B = model(normalise(to_grey(self.x_tune_NHW[rows], self.device)))
@@ -249,8 +259,9 @@ class _PictureData:
 
 class _FeatureData:
     def __init__(self, features: CachedFeatures, device: torch.device):
-        self.train_KNF = torch.from_numpy(np.array(features.train_KNF)).to(device)
-        self.tune_NF = torch.from_numpy(np.array(features.tune_NF)).to(device)
+        # Copied only where the array is read-only, as one of the object store is.
+        self.train_KNF = torch.from_numpy(np.require(features.train_KNF, requirements=["C", "W"])).to(device)
+        self.tune_NF = torch.from_numpy(np.require(features.tune_NF, requirements=["C", "W"])).to(device)
         self.n_visits = len(self.train_KNF)
         self.linear_KN: torch.Tensor | None = None
 
@@ -342,7 +353,8 @@ class _Run:
         n = len(self.z_train_N)
         order_V = torch.randperm(n * self.data.n_visits, generator=make_generator(seed, torch.device("cpu")))
         self.model.train()
-        total = 0.0
+        # Summed on the device: reading the loss after each step would make a GPU wait for the host.
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         n_steps = math.ceil(len(order_V) / self.fit.batch_size)
         for step, picks_B in enumerate(torch.split(order_V, self.fit.batch_size)):
             progress = (epoch + step / n_steps) / self.fit.epochs
@@ -356,18 +368,18 @@ class _Run:
             self.optimizer.step()
             # The history holds likelihoods whatever the loss, so that runs can be compared.
             nll = gaussian_nll(mu_B.detach(), sigma_B.detach(), self.z_train_N[index_B]) if self.fit.beta_nll else loss
-            total += float(nll.detach()) * len(picks_B)
-        return total / len(order_V)
+            total += nll.detach().double() * len(picks_B)
+        return float(total) / len(order_V)
 
     def _tune(self) -> float:
         self.model.eval()
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         with torch.inference_mode():
             for start in range(0, len(self.z_tune_N), self.fit.batch_size):
                 rows = slice(start, start + self.fit.batch_size)
                 mu_B, sigma_B = self.data.predict_tune(self.model, rows)
-                total += float(gaussian_nll(mu_B, sigma_B, self.z_tune_N[rows])) * len(mu_B)
-        return total / len(self.z_tune_N)
+                total += gaussian_nll(mu_B, sigma_B, self.z_tune_N[rows]).double() * len(mu_B)
+        return float(total) / len(self.z_tune_N)
 
     def _moving_state(self) -> State:
         """All tensors but those of convolutions that are frozen whole: the configuration gives these again."""
@@ -379,8 +391,8 @@ class _Run:
 
 def _prepare(
     model: GaussianNetwork,
-    x_train_NHW: ByteArray,
-    x_tune_NHW: ByteArray,
+    x_train_NHW: Pictures,
+    x_tune_NHW: Pictures,
     config: AugmentConfig,
     fit: FitConfig,
     seed: int,
@@ -389,7 +401,7 @@ def _prepare(
     """Choose what the fit learns from; a head over frozen convolutions first gets its features' scale and axes."""
     device = pick_device(fit.device)
 
-    def extract(x_NHW: ByteArray, copies: int) -> FeatureArray:
+    def extract(x_NHW: Pictures, copies: int) -> FeatureArray:
         return extract_features(
             model,
             x_NHW,
@@ -411,13 +423,13 @@ def _prepare(
         return data
     if model.frozen_features:
         model.standardise_features(torch.from_numpy(extract(x_train_NHW, 0)[0]).to(device))
-    return _PictureData(x_train_NHW, x_tune_NHW, config, device)
+    return _PictureData(x_train_NHW, x_tune_NHW, config, device, fit.precision)
 
 
 def _check_inputs(
-    x_train_NHW: ByteArray,
+    x_train_NHW: Pictures,
     y_train_N: npt.NDArray[np.float64],
-    x_tune_NHW: ByteArray,
+    x_tune_NHW: Pictures,
     y_tune_N: npt.NDArray[np.float64],
     network: NetworkConfig,
     fit: FitConfig,

@@ -18,7 +18,7 @@ from sarc_ray.stage1.ensemble import predict_from_features, predict_members
 from sarc_ray.stage1.features import CachedFeatures, FeatureArray
 from sarc_ray.stage1.fit import EpochRecord, FitConfig, TrainedMember, fit_member
 from sarc_ray.stage1.network import NetworkConfig
-from sarc_ray.stage1.runtime import ByteArray, derive_seed
+from sarc_ray.stage1.runtime import ByteArray, PictureRows, derive_seed
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -127,9 +127,9 @@ def _train_target(
             on_epoch(target.name, record, snapshot)
 
     trained = fit_member(
-        x_train_NHW=images_NSS[train_N],
+        x_train_NHW=PictureRows(table_NHW=images_NSS, rows_K=np.flatnonzero(train_N)),
         y_train_N=y_N[train_N],
-        x_tune_NHW=images_NSS[tune_N],
+        x_tune_NHW=PictureRows(table_NHW=images_NSS, rows_K=np.flatnonzero(tune_N)),
         y_tune_N=y_N[tune_N],
         target=target,
         network=task.network,

@@ -36,6 +36,7 @@ def make_task(index, **changes):
         device="cpu",
         cache_features=False,
         ridge_start=False,
+        precision="float32",
     )
     values = {
         "index": index,

@@ -16,6 +16,7 @@ from sarc_ray.stage1.ensemble import predict_members
 from sarc_ray.stage1.features import CachedFeatures, extract_features
 from sarc_ray.stage1.fit import FitConfig, TrainedMember, cosine_learning_rate, fit_member
 from sarc_ray.stage1.network import NetworkConfig, build_network
+from sarc_ray.stage1.runtime import PictureRows
 from tests.conftest import SHARED
 from tests.stage1.toy import AUGMENT, FIT, NETWORK, TARGET, draw_pictures, fit_toy
 
@@ -117,6 +118,30 @@ def test_reads_pictures_that_cannot_be_written():
     assert_same(fit_toy(epochs=1, x_train_NHW=x_NHW), fit_toy(epochs=1))
 
 
+def test_rows_of_a_shared_table_give_the_member_of_an_array():
+    x_train_NHW, _, _ = draw_pictures(64, seed=1)
+    x_tune_NHW, _, _ = draw_pictures(40, seed=2)
+    table_NHW = np.concatenate([x_tune_NHW, x_train_NHW[::-1]])
+    rows = {
+        "x_train_NHW": PictureRows(table_NHW=table_NHW, rows_K=np.arange(103, 39, -1)),
+        "x_tune_NHW": PictureRows(table_NHW=table_NHW, rows_K=np.arange(40)),
+    }
+    assert_same(fit_toy(epochs=2, **rows), fit_toy(epochs=2))
+    assert_same(fit_toy(epochs=2, **HEAD, **rows), fit_toy(epochs=2, **HEAD))
+
+
+def test_mixed_precision_learns_and_resumes_bit_for_bit():
+    states: list[bytes] = []
+    mixed = fit_toy(n=128, precision="bfloat16", on_epoch=lambda _record, snapshot: states.append(snapshot()))
+    full = fit_toy(n=128)
+    assert_same(mixed, fit_toy(n=128, precision="bfloat16", state=states[1]))
+    losses = np.array([[record.train_nll for record in member.history] for member in (mixed, full)])
+    assert not np.array_equal(losses[0], losses[1])
+    np.testing.assert_allclose(losses[0], losses[1], atol=0.05)  # an epoch's gain is larger
+    assert losses[0, -1] < losses[0, 0] - 0.05
+    assert {tensor.dtype for tensor in mixed.state.values()} == {torch.float32, torch.int64}
+
+
 def shared_backbone_file(tmp_path) -> str:
     path = tmp_path / "compact.pth"
     torch.save(build_network(NetworkConfig(**NETWORK), seed=8).backbone.state_dict(), path)
@@ -199,6 +224,7 @@ def test_reports_a_likelihood_that_is_lost():
         {"beta_nll": 1.5},
         {"threads": 0},
         {"device": "tpu"},
+        {"precision": "half"},
     ],
 )
 def test_refuses_settings_out_of_range(changes):

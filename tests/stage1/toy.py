@@ -43,6 +43,7 @@ FIT: dict[str, Any] = {
     "device": "cpu",
     "cache_features": False,
     "ridge_start": False,
+    "precision": "float32",
 }
 
 
