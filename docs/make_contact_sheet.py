@@ -21,7 +21,7 @@ from pydicom.uid import UID
 from sarc_ray import storage
 from sarc_ray.errors import ImageError
 from sarc_ray.imaging.header import HeaderFacts
-from sarc_ray.imaging.preprocess import process_image
+from sarc_ray.imaging.preprocess import PreprocessConfig, process_image
 from sarc_ray.inspection.look import show_original
 from sarc_ray.inspection.request import settings_for
 from sarc_ray.simulate.anatomy import Signals
@@ -90,7 +90,7 @@ def draw_sheet(objects: Iterator[bytes]) -> ByteArray:
         result = process_image(data, settings.preprocess)
         if result.header is None or kind_of(result.header) in cells:
             continue
-        before = shown_or_none(data)
+        before = shown_or_none(data, settings.preprocess)
         label = kind_of(result.header)
         cells[label] = draw_cell(label, before, result.image_HW, str(result.reason))
     rows = [list(cells.values())[k : k + _KINDS_A_ROW] for k in range(0, len(cells), _KINDS_A_ROW)]
@@ -107,10 +107,10 @@ def kind_of(header: HeaderFacts) -> str:
     return f"{name}, {header.view or 'no view'}\n{stored}, {syntax}"
 
 
-def shown_or_none(data: bytes) -> ByteArray | None:
+def shown_or_none(data: bytes, preprocess: PreprocessConfig) -> ByteArray | None:
     """The original as a viewer shows it; None where it cannot be shown."""
     try:
-        return show_original(data)
+        return show_original(data, preprocess)
     except ImageError:
         return None
 

@@ -181,7 +181,7 @@ def _row(head: Head) -> dict[str, Any]:
     }
     if head.header is not None:
         row |= {name: getattr(head.header, name) for name in HEAD_SCHEMA.names if hasattr(head.header, name)}
-        row |= {"acquired_on": head.header.acquired_month, "gate_flags": ";".join(gate.flags(head.header))}
+        row |= {"acquired_on": head.header.acquired_month, "gate_flags": ",".join(gate.flags(head.header))}
     return row
 
 

@@ -5,6 +5,7 @@ Shape suffixes: H rows, W columns.
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -60,7 +61,7 @@ def look_at(data: bytes, preprocess: PreprocessConfig, limits: ReadLimits, *, wi
     (result,) = read_images([data], preprocess, limits)
     original_HW = None
     if with_original and result.header is not None:
-        original_HW = _original_apart(data, limits.seconds_per_image)
+        original_HW = _original_apart(data, preprocess, limits.seconds_per_image)
     return Look(
         reason=result.reason,
         header=result.header,
@@ -71,26 +72,29 @@ def look_at(data: bytes, preprocess: PreprocessConfig, limits: ReadLimits, *, wi
     )
 
 
-def show_original(data: bytes) -> npt.NDArray[np.uint8]:
+def show_original(data: bytes, preprocess: PreprocessConfig) -> npt.NDArray[np.uint8]:
     """A radiograph as a viewer shows it, whatever the gate says of it: shape (``ORIGINAL_HEIGHT_PX``, W).
+
+    Args:
+        data: the object's bytes.
+        preprocess: that of the small picture, of which neither size nor equalisation is used.
 
     Raises:
         ImageError: it cannot be decoded, or is blank.
     """
     radiograph = dicom.read_radiograph(data)
-    square = PreprocessConfig(size_px=ORIGINAL_HEIGHT_PX, clahe_clip_limit=0, clahe_tiles=1)
-    grey_HW = grey_picture(radiograph, square)
+    grey_HW = grey_picture(radiograph, dataclasses.replace(preprocess, size_px=ORIGINAL_HEIGHT_PX))
     aspect = radiograph.header.columns / radiograph.header.rows
     width_px = round(ORIGINAL_HEIGHT_PX * float(np.clip(aspect, *_ASPECT_SHOWN)))
     shown_HW = cv2.resize(grey_HW, (width_px, ORIGINAL_HEIGHT_PX), interpolation=cv2.INTER_AREA)
     return np.rint(shown_HW * 255.0).astype(np.uint8)
 
 
-def _original_apart(data: bytes, limit_s: float) -> npt.NDArray[np.uint8] | None:
+def _original_apart(data: bytes, preprocess: PreprocessConfig, limit_s: float) -> npt.NDArray[np.uint8] | None:
     """:func:`show_original` in a process that may die or hang, since the gate has kept this one from its pixels."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send_original, args=(theirs, data), daemon=True)
+    process = context.Process(target=_send_original, args=(theirs, data, preprocess), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -106,9 +110,9 @@ def _original_apart(data: bytes, limit_s: float) -> npt.NDArray[np.uint8] | None
     return np.frombuffer(pixels, dtype=np.uint8).reshape(ORIGINAL_HEIGHT_PX, -1)
 
 
-def _send_original(pipe: Connection, data: bytes) -> None:
+def _send_original(pipe: Connection, data: bytes, preprocess: PreprocessConfig) -> None:
     try:
-        pixels = show_original(data).tobytes()
+        pixels = show_original(data, preprocess).tobytes()
     except ImageError:
         pixels = b""
     pipe.send_bytes(pixels)

@@ -59,7 +59,7 @@ def test_what_it_shows_is_what_the_pipeline_sees(chest, tmp_path):
     assert look.reason == result.reason == Reason.NONE
     assert look.header == result.header
     assert np.array_equal(look.image_HW, result.image_HW)
-    assert np.array_equal(look.original_HW, show_original(chest))
+    assert np.array_equal(look.original_HW, show_original(chest, SETTINGS.preprocess))
     assert look.original_HW.shape == (ORIGINAL_HEIGHT_PX, round(ORIGINAL_HEIGHT_PX * 276 / 300))
     # The same field, before and after: shrunk alike, they differ by their contrast alone.
     small = cv2.resize(look.original_HW, look.image_HW.shape, interpolation=cv2.INTER_AREA)
@@ -135,19 +135,19 @@ def test_the_original_is_shown_even_of_what_the_gate_refuses(tmp_path):
 def test_a_decoder_that_dies_or_hangs_on_the_original_costs_only_the_original(monkeypatch):
     monkeypatch.setattr(look_module, "_START_LIMIT_S", 20.0)
     monkeypatch.setattr(look_module, "_send_original", die)
-    assert look_module._original_apart(b"", 1.0) is None
+    assert look_module._original_apart(b"", SETTINGS.preprocess, 1.0) is None
     monkeypatch.setattr(look_module, "_START_LIMIT_S", 1.0)
     monkeypatch.setattr(look_module, "_send_original", hang)
-    assert look_module._original_apart(b"", 0.1) is None
+    assert look_module._original_apart(b"", SETTINGS.preprocess, 0.1) is None
 
 
-def die(pipe, data):
+def die(pipe, data, preprocess):
     import os
 
     os._exit(139)
 
 
-def hang(pipe, data):
+def hang(pipe, data, preprocess):
     import time
 
     time.sleep(600)

@@ -81,24 +81,33 @@ def test_check_accepts_it(request_of_archive):
     assert checkup.n_rows == len(storage.read_table(request_of_archive.manifest))
 
 
+def score(manifest, table, key_file):
+    request = ScoringRequest(bundle=str(GOLDEN), manifest=manifest, table=str(table))
+    score_request(request, load_scoring_run(request, None, [*ENGINE, f"score.key_file={key_file}"]))
+    return tables.read(request.table).set_index("row_id")
+
+
 def test_it_is_scored_as_the_simulators_own_manifest(request_of_archive, archive, key_file, tmp_path):
     """The header has no body-mass index, and ages in whole years; these two are made equal, the rest is compared."""
     own = read_manifest(f"{archive}/manifest.parquet")
     own["age_years"] = np.floor(own["age_years"])
     found = read_manifest(request_of_archive.manifest).drop(columns="bmi_kg_m2")
     found = found.merge(own[["row_id", "bmi_kg_m2"]], on="row_id", validate="one_to_one")
-    scored = {}
+    scored = {"as it is": score(request_of_archive.manifest, tmp_path / "as-it-is", key_file)}
     for name, manifest in (("own", own), ("found", found)):
         storage.write_table(str(tmp_path / f"{name}.parquet"), manifest)
-        request = ScoringRequest(
-            bundle=str(GOLDEN), manifest=str(tmp_path / f"{name}.parquet"), table=str(tmp_path / name)
-        )
-        score_request(request, load_scoring_run(request, None, [*ENGINE, f"score.key_file={key_file}"]))
-        scored[name] = tables.read(request.table).set_index("row_id")
+        scored[name] = score(str(tmp_path / f"{name}.parquet"), tmp_path / name, key_file)
+    assert scored["as it is"].index.equals(scored["own"].index)
+    assert (scored["as it is"]["reason"] == Reason.MISSING_BMI).sum() > N_IMAGES / 2
     assert set(scored["own"]["reason"]) > {"", "not_dicom", "decode_failed", "not_chest", "missing_bmi"}
     assert (scored["found"]["outcome"] == "scored").sum() > N_IMAGES / 2
-    same = [name for name in scored["own"].columns if name not in ("patient_key", "study_key", "site", "device", "view")]
+    other = ("patient_key", "study_key", "site", "device", "run_id")
+    same = [name for name in scored["own"].columns if name not in (*other, "age_years", "sex", "view")]
     pd.testing.assert_frame_equal(scored["found"][same], scored["own"][same], check_exact=True)
+    # What is no DICOM object has no age, sex and view but in the simulator's manifest.
+    read = scored["found"]["reason"] != "not_dicom"
+    facts = ["age_years", "sex", "view"]
+    pd.testing.assert_frame_equal(scored["found"].loc[read, facts], scored["own"].loc[read, facts], check_exact=True)
     # Every refusal that the inventory foretold came true.
     refused = found.set_index("row_id")["reason"].dropna()
     assert len(refused) >= 2
@@ -197,9 +206,10 @@ def test_an_interrupted_inventory_goes_on_with_its_listing(ray_session, tmp_path
     def killed(*arguments, **options):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(take, "read_all_heads", killed)
-        run_inventory(request, key_file)
+        with pytest.raises(KeyboardInterrupt):
+            run_inventory(request, key_file)
     storage.write_bytes(str(folder / "new.dcm"), make_dicom())
     assert run_inventory(request, key_file)["facts"]["objects"] == 3
     assert run_inventory(request, key_file)["facts"]["objects"] == 4
