@@ -56,6 +56,7 @@ SCORE_MEANINGS = {
     "site": "as in the manifest",
     "device": "as in the manifest",
     "view": "as in the manifest, else the DICOM header's",
+    "gate_flags": "what the gate remarked in the DICOM header, with commas between; see below",
     "age_years": "the manifest's value, else the DICOM header's",
     "sex": "F or M; the manifest's value, else the DICOM header's",
     "bmi_kg_m2": "the manifest's value, or computed from its height and weight",

@@ -251,7 +251,7 @@ def read_manifest_of(uri: str) -> BundleManifest:
                 f"{uri}: bundle of schema version {version}, this release reads up to {SCHEMA_VERSION}; install a "
                 "newer sarc-ray"
             )
-        manifest = from_mapping(BundleManifest, value)
+        manifest = from_mapping(BundleManifest, _with_pixel_gate(value))
     except StorageError as error:
         raise BundleError(f"{uri}: no bundle here, or one that was not written to its end ({error})") from error
     except (ConfigError, KeyError, TypeError) as error:
@@ -265,6 +265,12 @@ def read_manifest_of(uri: str) -> BundleManifest:
             f"{uri}: {MANIFEST} lists other files than a bundle has: {', '.join(sorted(wanted ^ set(manifest.files)))}"
         )
     return manifest
+
+
+def _with_pixel_gate(value: dict[str, Any]) -> dict[str, Any]:
+    """Bundles that were written before there was a gate of pixels do not speak of it, and go on scoring without one."""
+    spec = value["spec"]
+    return {**value, "spec": {**spec, "preprocess": {"pixel_gate": False, **spec["preprocess"]}}}
 
 
 def verify_bundle(uri: str) -> BundleManifest:
@@ -376,8 +382,11 @@ def _load_members(uri: str, manifest: BundleManifest) -> list[list[LoadedMember]
 
 
 def _model_id(spec: BundleSpec, members: Sequence[Sequence[LoadedMember]], stage2_hash: str) -> str:
+    content_spec = to_mapping(spec)
+    if not spec.preprocess.pixel_gate:  # absent means off: one model, one id
+        del content_spec["preprocess"]["pixel_gate"]
     content = {
-        "spec": to_mapping(spec),
+        "spec": content_spec,
         "members": [[member.content_hash for member in of_target] for of_target in members],
         "stage2": stage2_hash,
     }

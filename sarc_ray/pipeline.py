@@ -210,7 +210,7 @@ def score_rows_with_bundle(
         tell: progress.
     """
     spec = verify_bundle(bundle_uri)
-    carried = ["row_id", "image_uri", "site", "device", "view", *spec.spec.clinical_features]
+    carried = ["row_id", "image_uri", "site", "device", "view", "age_years", *spec.spec.clinical_features]
     rows = manifest[[name for name in dict.fromkeys(carried) if name in manifest]].copy()
     rows["patient_key"] = pseudonyms(_texts(manifest["patient_id"]), key=key, purpose="patient")
     if "study_id" in manifest:

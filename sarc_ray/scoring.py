@@ -13,7 +13,7 @@ import pyarrow as pa
 from sarc_ray.bundle import Bundle
 from sarc_ray.errors import REASONS, Outcome, Reason
 from sarc_ray.imaging.batch import stack_images
-from sarc_ray.imaging.gate import is_lateral
+from sarc_ray.imaging.gate import ADULT_AGE_YEARS, is_lateral
 
 # Copied from the manifest; nothing else of it reaches the score table.
 CARRIED_COLUMNS = ("patient_key", "study_key", "site", "device")
@@ -52,7 +52,8 @@ def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1
     frame["view"] = _with_fallback(frame, "view")
     readable = frame["outcome"] == Outcome.SCORED
     reasons = clinical_reasons(clinical, age_min_years=bundle.spec.age_min_years)
-    # The manifest may know a view that the header, which the gate looked at, does not tell.
+    # The manifest may know an age or a view that the header, which the gate looked at, does not tell.
+    reasons = reasons.mask(_with_fallback(frame, "age_years") < ADULT_AGE_YEARS, Reason.PAEDIATRIC)
     reasons = reasons.mask(
         frame["view"].map(lambda view: isinstance(view, str) and is_lateral(view)), Reason.LATERAL_VIEW
     )
@@ -88,6 +89,7 @@ def score_schema(clinical_features: Sequence[str], target_names: Sequence[str]) 
         ("site", pa.string()),
         ("device", pa.string()),
         ("view", pa.string()),
+        ("gate_flags", pa.string()),
     ]
     fields += [(f, pa.string() if f in TEXT_FEATURES else pa.float64()) for f in clinical_features if f != "view"]
     for target in target_names:

@@ -36,7 +36,7 @@ TARGETS = (
 SPEC = BundleSpec(
     targets=TARGETS,
     clinical_features=("age_years", "sex", "bmi_kg_m2"),
-    preprocess=PreprocessConfig(size_px=SIZE_PX, clahe_clip_limit=2.0, clahe_tiles=4),
+    preprocess=PreprocessConfig(size_px=SIZE_PX, clahe_clip_limit=2.0, clahe_tiles=4, pixel_gate=False),
     age_min_years=40.0,
     outcome=OutcomeConfig(definition="awgs2019", column=None),
     batch_size=8,

@@ -18,7 +18,7 @@ ORDER = (
     ("cohort", "stats"),
     ("imaging",),
     ("simulate",),
-    ("stage1", "stage2"),
+    ("stage1", "stage2", "judging"),
     ("evaluation",),
     ("report",),
     ("bundle", "model_card"),

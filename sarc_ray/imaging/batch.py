@@ -23,6 +23,7 @@ IMAGE_SCHEMA = pa.schema(
         ("header_sex", pa.string()),
         ("header_bmi_kg_m2", pa.float64()),
         ("header_view", pa.string()),
+        ("gate_flags", pa.string()),
         ("acquired_month", pa.string()),
     ]
 )
@@ -65,5 +66,6 @@ def _row(row_id: int, result: ImageResult) -> dict[str, object]:
         "header_sex": None if header is None else header.sex,
         "header_bmi_kg_m2": None if header is None else header.bmi_kg_m2,
         "header_view": None if header is None else header.view,
+        "gate_flags": result.gate_flags,
         "acquired_month": None if header is None else header.acquired_month,
     }

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sarc_ray.errors import ImageError, Reason
-from sarc_ray.imaging import dicom, gate
+from sarc_ray.imaging import dicom, gate, pixel_gate
 from sarc_ray.imaging.codecs import Sampling
 from sarc_ray.imaging.dicom import Radiograph
 from sarc_ray.imaging.header import HeaderFacts, read_header
@@ -42,11 +42,13 @@ class PreprocessConfig:
         size_px: side of the square picture (the paper: 224; the aspect ratio is not kept).
         clahe_clip_limit: OpenCV's clip limit, in multiples of a flat histogram; 0 leaves CLAHE out.
         clahe_tiles: tiles per side.
+        pixel_gate: refuse pictures whose pixels are not those of an upright frontal chest radiograph.
     """
 
     size_px: int
     clahe_clip_limit: float
     clahe_tiles: int
+    pixel_gate: bool
 
     def __post_init__(self) -> None:
         if not 16 <= self.size_px <= 2048:
@@ -66,12 +68,14 @@ class ImageResult:
         image_HW: uint8, shape (size_px, size_px), air dark and bone bright; None where there is a reason.
         image_sha256: of the object's bytes, hexadecimal; None where there are none.
         header: what the header says; None where it could not be read.
+        gate_flags: what the gate remarked (:data:`sarc_ray.imaging.gate.FLAGS`), with commas between; may be empty.
     """
 
     reason: Reason
     image_HW: npt.NDArray[np.uint8] | None
     image_sha256: str | None
     header: HeaderFacts | None
+    gate_flags: str
 
 
 def use_one_thread() -> None:
@@ -105,27 +109,37 @@ def process_image(data: bytes | Exception, config: PreprocessConfig) -> ImageRes
         return _refused(Reason.IMAGE_TOO_LARGE, digest, header)
     except Exception:  # One image must never stop an archive; the reason says that we did not foresee it.
         return _refused(Reason.INTERNAL_ERROR, digest, header)
-    return ImageResult(reason=Reason.NONE, image_HW=image_HW, image_sha256=digest, header=header)
+    return _result(Reason.NONE, digest, header, image_HW)
 
 
 def _refused(reason: Reason, digest: str | None = None, header: HeaderFacts | None = None) -> ImageResult:
-    return ImageResult(reason=reason, image_HW=None, image_sha256=digest, header=header)
+    return _result(reason, digest, header, None)
+
+
+def _result(
+    reason: Reason, digest: str | None, header: HeaderFacts | None, image_HW: npt.NDArray[np.uint8] | None
+) -> ImageResult:
+    gate_flags = "" if header is None else ",".join(gate.flags(header))
+    return ImageResult(reason=reason, image_HW=image_HW, image_sha256=digest, header=header, gate_flags=gate_flags)
 
 
 def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
-    """Resize, window, turn to MONOCHROME2's sense, equalise.
+    """Resize, window, turn to MONOCHROME2's sense, look at it, equalise.
 
     Args:
         radiograph: decoded.
-        config: sizes and CLAHE.
+        config: sizes, CLAHE and whether the pixels are judged.
 
     Returns:
         uint8, shape (size_px, size_px), air dark and bone bright.
 
     Raises:
-        ImageError: BLANK_IMAGE.
+        ImageError: BLANK_IMAGE, or a reason of :func:`sarc_ray.imaging.pixel_gate.check`.
     """
-    return equalise(grey_picture(radiograph, config), config)
+    grey_HW = grey_picture(radiograph, config)
+    if config.pixel_gate:
+        pixel_gate.check(grey_HW, shape_HW=(radiograph.header.rows, radiograph.header.columns))
+    return equalise(grey_HW, config)
 
 
 def grey_picture(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArray[np.float32]:

@@ -32,7 +32,7 @@ CHEST_FIT: dict[str, Any] = {
     "brightness_fraction": 0.05,
     "multiply_fraction": 0.05,
 }
-PICTURE = PreprocessConfig(size_px=64, clahe_clip_limit=2.0, clahe_tiles=4)
+PICTURE = PreprocessConfig(size_px=64, clahe_clip_limit=2.0, clahe_tiles=4, pixel_gate=True)
 # Share of a map's mass in the region that encodes the target, over the region's share of the picture.
 WANTED = 2.0
 
