@@ -204,17 +204,17 @@ def jpeg_baseline() -> bytes:
 
 def rle() -> bytes:
     pixels = picture()
-    frame = _rle_frame(pixels)
+    frame = rle_frame(pixels)
     return make_dicom(pixels, syntax=uids.RLELossless, frames=[frame])
 
 
 def rle_with_wrong_table() -> bytes:
-    frame = bytearray(_rle_frame(picture()))
+    frame = bytearray(rle_frame(picture()))
     frame[8:12] = struct.pack("<L", 2**31)
     return make_dicom(syntax=uids.RLELossless, frames=[bytes(frame)])
 
 
-def _rle_frame(pixels: np.ndarray) -> bytes:
+def rle_frame(pixels: np.ndarray) -> bytes:
     """RLE of 16-bit pixels: two segments, high bytes first."""
     return _rle_segments([pixels >> 8, pixels & 0xFF])
 
@@ -224,7 +224,8 @@ def _rle_segments(planes: list[np.ndarray]) -> bytes:
     segments = []
     for plane in planes:
         rows = [row.astype(np.uint8).tobytes() for row in plane]
-        segment = b"".join(bytes([len(row) - 1]) + row for row in rows)  # rows of up to 128 pixels
+        runs = [row[start : start + 128] for row in rows for start in range(0, len(row), 128)]
+        segment = b"".join(bytes([len(run) - 1]) + run for run in runs)
         segments.append(segment + b"\0" * (len(segment) % 2))
     starts = [64 + sum(len(segment) for segment in segments[:index]) for index in range(len(segments))]
     header = struct.pack("<16L", len(segments), *starts, *[0] * (15 - len(segments)))
@@ -375,8 +376,7 @@ def overlay_in_high_bits() -> bytes:
 
 def padded(value: int = 4095, **tags: Any) -> bytes:
     """A third of the columns is padding."""
-    pixels = picture(columns=150).copy()
-    pixels[:, 100:] = value
+    pixels = np.pad(picture(), ((0, 0), (0, 50)), constant_values=value)
     return make_dicom(pixels, PixelPaddingValue=value, **tags)
 
 

@@ -308,6 +308,10 @@ def _openjpeg(frame: Buffer, facts: StreamFacts, reduction: int) -> IntArray:
         raise ValueError("more than 16 bits")
     image = Jpeg2KImagePlugin.Jpeg2KImageFile(io.BytesIO(frame))
     image.reduce = reduction
+    # Pillow rounds the smaller sides to the nearest, where the standard rounds up (ISO 15444-1 B.5), and then refuses
+    # what OpenJPEG gives it; of sides that are multiples it takes the right ones.
+    step = 1 << reduction
+    image._size = (-(-facts.columns // step) * step, -(-facts.rows // step) * step)
     pixels_HW = np.asarray(image).astype(np.int32)
     pixels_HW >>= pixels_HW.dtype.type((8 if facts.bits <= 8 else 16) - facts.bits)
     return pixels_HW - (1 << (facts.bits - 1)) if facts.signed else pixels_HW

@@ -67,8 +67,8 @@ class Radiograph:
         intercept: Rescale Intercept, 0 where absent.
         voi: the header's VOI LUT or window, on rescaled values; None where absent or unusable.
         inverted: true where low values are meant to be shown bright (MONOCHROME1 or an INVERSE presentation LUT).
-        intensity_sign: 1 or -1 where values are proportional to X-ray intensity, or to its complement, and nothing says
-            how to show them; 0 where they can be shown as they are.
+        no_intensity: the stored value that stands for no X-ray intensity, where values are proportional to intensity
+            and nothing says how to show them; None where they can be shown as they are.
         header: the facts.
     """
 
@@ -79,7 +79,7 @@ class Radiograph:
     intercept: float
     voi: Voi | None
     inverted: bool
-    intensity_sign: int
+    no_intensity: int | None
     header: HeaderFacts
 
 
@@ -218,7 +218,7 @@ def decode(dataset: Dataset, header: HeaderFacts, *, min_side_px: int | None = N
         intercept=intercept,
         voi=voi,
         inverted=_is_inverted(dataset, header),
-        intensity_sign=_intensity_sign(dataset) if table is None and voi is None else 0,
+        no_intensity=_no_intensity(dataset, layout) if table is None and voi is None else None,
         header=header,
     )
 
@@ -257,8 +257,8 @@ def _is_inverted(dataset: Dataset, header: HeaderFacts) -> bool:
     return header.photometric == "MONOCHROME1" or tag_text(dataset, "PresentationLUTShape") == "INVERSE"
 
 
-def _intensity_sign(dataset: Dataset) -> int:
-    """Whether pixels need a logarithm to be seen.
+def _no_intensity(dataset: Dataset, layout: Layout) -> int | None:
+    """Whether pixels need a logarithm to be seen, and where intensity is nought then.
 
     Part 3 C.8.11.3.1.2: Pixel Intensity Relationship describes the pixels and is no transformation for display, so it
     changes nothing in an object made FOR PRESENTATION, nor where a VOI says how to show it. A raw detector picture
@@ -266,8 +266,9 @@ def _intensity_sign(dataset: Dataset) -> int:
     """
     raw = tag_text(dataset, "PresentationIntentType") == "FOR PROCESSING"
     if not raw or tag_text(dataset, "PixelIntensityRelationship") != "LIN":
-        return 0
-    return -1 if tag_number(dataset, "PixelIntensityRelationshipSign") == -1 else 1
+        return None
+    # Pixel Intensity Relationship Sign -1: higher values mean less intensity.
+    return layout.stored_range[1] if tag_number(dataset, "PixelIntensityRelationshipSign") == -1 else 0
 
 
 def _rescale(dataset: Dataset) -> tuple[float, float]:

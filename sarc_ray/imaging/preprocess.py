@@ -156,9 +156,9 @@ def grey_picture(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArra
     low, high = np.percentile(seen, PERCENTILES)
     if high - low <= BLANK_SPREAD_MAX:
         raise ImageError(Reason.BLANK_IMAGE, f"the middle 99% of the stored values spans {high - low:g}")
+    if radiograph.no_intensity is not None:
+        small_HW = attenuation(small_HW, radiograph.no_intensity)
     values_HW = small_HW * np.float32(radiograph.slope) + np.float32(radiograph.intercept)
-    if radiograph.intensity_sign:
-        values_HW = attenuation(values_HW, radiograph.intensity_sign)
     grey_HW = window(values_HW, radiograph.voi, inside_HW)
     grey_HW = 1.0 - grey_HW if radiograph.inverted else grey_HW
     # Part 3 C.7.5.1.1.2: padding is no part of the picture, whatever its value would be shown as.
@@ -227,14 +227,15 @@ def _area_weights(full_px: int, count: int, sampling: Sampling, size_px: int) ->
     return (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def attenuation(values_HW: npt.NDArray[np.float32], sign: int) -> npt.NDArray[np.float32]:
-    """Logarithm of X-ray intensity (Beer and Lambert), in the direction of the values.
+def attenuation(pixels_HW: npt.NDArray[np.float32], no_intensity: int) -> npt.NDArray[np.float32]:
+    """Logarithm of X-ray intensity (Beer and Lambert), in the direction of the stored values.
 
     Args:
-        values_HW: proportional to intensity, shape (H, W).
-        sign: 1, or -1 where larger values mean less intensity (Part 3 C.8.11.3.1.2).
+        pixels_HW: proportional to intensity, shape (H, W).
+        no_intensity: 0, or the largest stored value where larger values mean less (Part 3 C.8.11.3.1.2).
     """
-    intensity_HW = values_HW if sign > 0 else values_HW.max() - values_HW
+    sign = np.float32(-1 if no_intensity else 1)
+    intensity_HW = sign * (pixels_HW - np.float32(no_intensity))
     # A thousandth of the open beam is as little as detectors tell from none.
     floor = max(float(np.percentile(intensity_HW, PERCENTILES[1])) * 1e-3, 1e-6)
     return np.asarray(sign * np.log(np.maximum(intensity_HW, floor)), dtype=np.float32)
