@@ -1,6 +1,9 @@
-"""Engine settings for tests."""
+"""Engine settings and limits of reading for tests."""
 
 from sarc_ray.distributed.settings import EngineConfig
+from sarc_ray.imaging.isolation import ReadLimits
+
+READ_LIMITS = ReadLimits(seconds_per_image=60.0, mebibytes_per_image=1024)
 
 
 def engine_config(**changes):
@@ -13,6 +16,8 @@ def engine_config(**changes):
         "checkpoint_interval_s": 0.0,
         "trials_at_once": None,
         "rows_per_block": 16,
+        "seconds_per_image": 60.0,
+        "mebibytes_per_image": 1024,
         "scorers": 1,
         "gpus_per_scorer": 0.0,
         "scorer_threads": 1,

@@ -12,6 +12,7 @@ import ray.data
 from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.distributed.stream import Progress, stream_to_table
 from sarc_ray.imaging.batch import prepare_rows
+from sarc_ray.imaging.isolation import ReadLimits
 from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.tables import Pointer
 
@@ -32,7 +33,7 @@ def prepare_images(
         manifest: columns ``row_id`` and ``image_uri`` (absolute).
         uri: the table to write, any fsspec URL.
         preprocess: picture size and contrast.
-        engine: block size.
+        engine: block size, and limits of reading.
         version: changes whenever the manifest's rows or ``preprocess`` change.
         lineage: stored with the table.
         progress: called with (rows written, rows in all).
@@ -40,7 +41,10 @@ def prepare_images(
 
     def build(dataset: ray.data.Dataset) -> ray.data.Dataset:
         return dataset.map_batches(
-            _prepare_batch, batch_format="pyarrow", batch_size=None, fn_kwargs={"preprocess": preprocess}
+            _prepare_batch,
+            batch_format="pyarrow",
+            batch_size=None,
+            fn_kwargs={"preprocess": preprocess, "limits": read_limits(engine)},
         )
 
     return stream_to_table(
@@ -54,5 +58,10 @@ def prepare_images(
     )
 
 
-def _prepare_batch(batch: pa.Table, *, preprocess: PreprocessConfig) -> pa.Table:
-    return prepare_rows(batch["row_id"].to_pylist(), batch["image_uri"].to_pylist(), preprocess)
+def read_limits(engine: EngineConfig) -> ReadLimits:
+    """What reading one image may use. No part of a fingerprint: images that keep within it come out the same."""
+    return ReadLimits(seconds_per_image=engine.seconds_per_image, mebibytes_per_image=engine.mebibytes_per_image)
+
+
+def _prepare_batch(batch: pa.Table, *, preprocess: PreprocessConfig, limits: ReadLimits) -> pa.Table:
+    return prepare_rows(batch["row_id"].to_pylist(), batch["image_uri"].to_pylist(), preprocess, limits)

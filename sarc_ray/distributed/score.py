@@ -11,9 +11,11 @@ import ray.data
 
 from sarc_ray.bundle import load_bundle
 from sarc_ray.distributed.cluster import cpu_count, gpu_count
+from sarc_ray.distributed.prepare import read_limits
 from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.distributed.stream import Progress, stream_to_table
 from sarc_ray.imaging.batch import prepare_rows
+from sarc_ray.imaging.isolation import ReadLimits
 from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.scoring import score_rows
 from sarc_ray.tables import Pointer
@@ -38,7 +40,7 @@ def score_manifest(
         uri: the score table, any fsspec URL.
         bundle_uri: readable from every node.
         preprocess: the bundle's.
-        engine: blocks and actors.
+        engine: blocks, actors, and limits of reading.
         version: names this table's content: changes with the bundle, the preprocessing and the rows.
         lineage: stored with the table; ``run_id`` goes into every row.
         progress: called with (rows written, rows in all).
@@ -51,7 +53,7 @@ def score_manifest(
             _prepare_batch,
             batch_format="pyarrow",
             batch_size=None,
-            fn_kwargs={"preprocess": preprocess, "carried": carried},
+            fn_kwargs={"preprocess": preprocess, "limits": read_limits(engine), "carried": carried},
         )
         return prepared.map_batches(
             _Scorer,
@@ -77,9 +79,11 @@ def _default_scorers(engine: EngineConfig) -> int:
     return max(1, cpu_count() // 2)
 
 
-def _prepare_batch(batch: pa.Table, *, preprocess: PreprocessConfig, carried: list[str]) -> pa.Table:
+def _prepare_batch(
+    batch: pa.Table, *, preprocess: PreprocessConfig, limits: ReadLimits, carried: list[str]
+) -> pa.Table:
     """Image rows beside the manifest's own columns."""
-    images = prepare_rows(batch["row_id"].to_pylist(), batch["image_uri"].to_pylist(), preprocess)
+    images = prepare_rows(batch["row_id"].to_pylist(), batch["image_uri"].to_pylist(), preprocess, limits)
     for name in carried:
         if name not in images.column_names:
             images = images.append_column(name, batch[name])

@@ -20,6 +20,9 @@ class EngineConfig:
         checkpoint_interval_s: shortest time between two training checkpoints of a member, in seconds.
         trials_at_once: upper limit of stage-2 trials at one time; null takes one per CPU of the nodes that are up.
         rows_per_block: manifest rows fetched, decoded and written together (a unit of retry and resume).
+        seconds_per_image: longest that reading one image may take (wall clock); then its process is ended and the row
+            rejected as ``decoder_timeout``.
+        mebibytes_per_image: most memory that reading one image may take, beside what its process holds at rest.
         scorers: most ensemble actors at one time; null takes one per GPU, or one per two CPUs, of the nodes that are
             up.
         gpus_per_scorer: GPUs reserved by each of them.
@@ -34,12 +37,15 @@ class EngineConfig:
     checkpoint_interval_s: float
     trials_at_once: int | None
     rows_per_block: int
+    seconds_per_image: float
+    mebibytes_per_image: int
     scorers: int | None
     gpus_per_scorer: float
     scorer_threads: int
 
     def __post_init__(self) -> None:
-        for name in ("num_cpus", "members_at_once", "trials_at_once", "rows_per_block", "scorers", "scorer_threads"):
+        at_least_one = ("num_cpus", "members_at_once", "trials_at_once", "rows_per_block", "scorers", "scorer_threads")
+        for name in (*at_least_one, "mebibytes_per_image"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: found {value}, must be at least 1")
@@ -47,3 +53,5 @@ class EngineConfig:
             value = getattr(self, name)
             if value < 0:
                 raise ValueError(f"{name}: found {value}, must not be negative")
+        if not self.seconds_per_image > 0:
+            raise ValueError(f"seconds_per_image: found {self.seconds_per_image}, must be above 0")

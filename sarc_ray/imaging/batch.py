@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 
 from sarc_ray import storage
 from sarc_ray.errors import REASONS
-from sarc_ray.imaging.preprocess import ImageResult, PreprocessConfig, process_image
+from sarc_ray.imaging.dicom import MAX_OBJECT_BYTES
+from sarc_ray.imaging.isolation import ReadLimits, read_images, warm_up
+from sarc_ray.imaging.preprocess import ImageResult, PreprocessConfig
+
+# Objects fetched at once, while those before them are read: at most twice as many are in memory.
+_FETCHED_AT_ONCE = 16
 
 IMAGE_SCHEMA = pa.schema(
     [
@@ -29,21 +37,40 @@ IMAGE_SCHEMA = pa.schema(
 )
 
 
-def prepare_rows(row_ids: Sequence[int], uris: Sequence[str], config: PreprocessConfig) -> pa.Table:
-    """Fetch, decode, gate and preprocess a batch of radiographs.
+def prepare_rows(row_ids: Sequence[int], uris: Sequence[str], config: PreprocessConfig, limits: ReadLimits) -> pa.Table:
+    """Fetch, decode, gate and preprocess a batch of radiographs, each isolated; fetching goes on beside reading.
 
     Args:
         row_ids: shape (N,), the manifest's keys.
         uris: shape (N,), absolute.
         config: size and contrast of the pictures.
+        limits: what reading one of them may use.
 
     Returns:
         N rows of ``IMAGE_SCHEMA``; ``image`` holds size * size bytes row by row, or null where ``reason`` says why not.
     """
-    rows = [
-        _row(row_id, process_image(data, config)) for row_id, data in zip(row_ids, storage.read_many(uris), strict=True)
-    ]
+    warm_up()
+    results = read_images(_fetched(uris), config, limits)
+    rows = [_row(row_id, result) for row_id, result in zip(row_ids, results, strict=True)]
     return pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
+
+
+def _fetched(uris: Sequence[str]) -> Iterator[bytes | Exception]:
+    """The objects in order, fetched one slice ahead."""
+    fetcher = _fetcher(os.getpid())
+    ahead: Future[list[bytes | Exception]] | None = None
+    for start in range(0, len(uris) + _FETCHED_AT_ONCE, _FETCHED_AT_ONCE):
+        found = [] if ahead is None else ahead.result()
+        # The byte beyond the limit tells that an object is too large.
+        ahead = fetcher.submit(storage.read_bounded, uris[start : start + _FETCHED_AT_ONCE], MAX_OBJECT_BYTES + 1)
+        while found:
+            yield found.pop(0)  # what was read leaves the memory
+
+
+@functools.lru_cache(maxsize=1)
+def _fetcher(pid: int) -> ThreadPoolExecutor:
+    """One thread for the life of the process ``pid``: clients of object stores are kept per thread."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="fetch")
 
 
 def stack_images(column: pa.ChunkedArray | Sequence[bytes], size_px: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from sarc_ray.distributed.score import score_manifest
 from sarc_ray.imaging.batch import prepare_rows
 from sarc_ray.scoring import score_rows
 from tests import bundle_factory, dicom_factory
-from tests.engine import engine_config
+from tests.engine import READ_LIMITS, engine_config
 
 N_ROWS = 40
 PREPROCESS = bundle_factory.SPEC.preprocess
@@ -65,7 +65,7 @@ def rows(s3_server):
 @pytest.fixture(scope="module")
 def direct(rows, bundle_uri):
     """The same table without the engine, in one batch."""
-    images = prepare_rows(rows["row_id"].tolist(), rows["image_uri"].tolist(), PREPROCESS)
+    images = prepare_rows(rows["row_id"].tolist(), rows["image_uri"].tolist(), PREPROCESS, READ_LIMITS)
     batch = images
     for name in rows.columns.drop(["row_id", "image_uri"]):
         batch = batch.append_column(name, pa.array(rows[name], from_pandas=True))
@@ -117,7 +117,7 @@ def test_a_sealed_version_is_not_scored_again(ray_session, tmp_path, rows, bundl
 
 
 def test_the_image_table_equals_the_direct_one_and_goes_to_s3(ray_session, s3_url, rows):
-    expected = prepare_rows(rows["row_id"].tolist(), rows["image_uri"].tolist(), PREPROCESS).to_pandas()
+    expected = prepare_rows(rows["row_id"].tolist(), rows["image_uri"].tolist(), PREPROCESS, READ_LIMITS).to_pandas()
     for blocks in (5, 64):
         uri = f"{s3_url}/{blocks}"
         prepare_images(

@@ -18,6 +18,7 @@ from sarc_ray.imaging.batch import prepare_rows
 from sarc_ray.privacy import create_key_file, load_key, pseudonyms
 from sarc_ray.scoring import score_rows
 from tests import bundle_factory, dicom_factory
+from tests.engine import READ_LIMITS
 from tests.jobs.cluster import run_ray, two_nodes
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +94,7 @@ def score_directly(manifest_uri, bundle_uri, key):
     """The table as one process makes it, in one batch, without the engine."""
     manifest = read_manifest(manifest_uri)
     spec = bundle_factory.SPEC
-    batch = prepare_rows(manifest["row_id"].tolist(), manifest["image_uri"].tolist(), spec.preprocess)
+    batch = prepare_rows(manifest["row_id"].tolist(), manifest["image_uri"].tolist(), spec.preprocess, READ_LIMITS)
     for name in ("age_years", "sex", "bmi_kg_m2", "site"):
         batch = batch.append_column(name, pa.array(manifest[name], from_pandas=True))
     keys = pseudonyms(manifest["patient_id"].tolist(), key=key, purpose="patient")
