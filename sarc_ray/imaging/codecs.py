@@ -38,6 +38,8 @@ MAX_REDUCTION = 5
 _MAX_DCT_REDUCTION = 3
 # Wavelet low-pass filters overshoot at steps by up to this share of the step; beyond it lie bits that are no pixel.
 _OVERSHOOT = 0.5
+# A JP2 file has boxes of some hundred bytes before its codestream.
+_CODESTREAM_START_MAX = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,7 +278,16 @@ def _full_wavelets(frame: Buffer) -> IntArray:
 
 
 def _is_high_throughput(frame: Buffer) -> bool:
-    return b"\xff\x50" in bytes(frame[:512])  # the CAP segment (ISO 15444-15 A.2)
+    """Whether the main header has a CAP segment (ISO 15444-15 A.2); the same two bytes occur in coded data too."""
+    position = bytes(frame[:_CODESTREAM_START_MAX]).find(b"\xff\x4f\xff\x51") + 2
+    while position >= 2 and position + 4 <= len(frame):
+        marker = bytes(frame[position : position + 2])
+        if marker == b"\xff\x50":
+            return True
+        if marker[0] != 0xFF or marker == b"\xff\x90":  # the first tile-part begins
+            break
+        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
+    return False
 
 
 def _reduced_wavelets(frame: Buffer, facts: StreamFacts, layout: Layout, reduction: int) -> Decoded | None:

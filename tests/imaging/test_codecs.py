@@ -329,3 +329,17 @@ def test_an_extended_offset_table_tells_the_first_frame() -> None:
     assert first_frame(memoryview(value), 2, [0, 26]) == b"firstframe"
     with pytest.raises(ImageError, match="no offset table"):
         first_frame(memoryview(value), 2, [0, 25])
+
+
+def test_coded_data_is_not_taken_for_a_segment():
+    """The two bytes of CAP, the segment of HTJ2K, among the coded data of plain JPEG 2000."""
+    rng = np.random.default_rng(0)
+    frames = (
+        imagecodecs.jpeg2k_encode(
+            rng.integers(0, 256, (24, 24)).astype(np.uint8), codecformat="j2k", reversible=True, level=0
+        )
+        for _ in range(4000)
+    )
+    frame = next(frame for frame in frames if b"\xff\x50" in frame[:512])
+    data = make_dicom(np.zeros((24, 24), np.uint8), syntax=uids.JPEG2000Lossless, frames=[frame])
+    np.testing.assert_array_equal(dicom.read_radiograph(data).pixels_HW, imagecodecs.jpeg2k_decode(frame))
