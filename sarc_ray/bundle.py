@@ -2,6 +2,7 @@
 
     bundle.json                               what the bundle is, and the SHA-256 of every other file; written last
     stage1/<target>/member-<k>.safetensors    weights of the ensembles
+    stage1/ood.safetensors                    where the training pictures lie, for the distance of new ones
     stage2/model.skops                        classifier, calibration, threshold
     model_card.md                             for people
 
@@ -36,12 +37,15 @@ from sarc_ray.model_card import model_card
 
 if TYPE_CHECKING:  # torch, scikit-learn and skops are imported only where a model is read
     from sarc_ray.stage1.checkpoint import LoadedMember
+    from sarc_ray.stage1.ood import OodReference
     from sarc_ray.stage2.calibration import Stage2Model
 
-SCHEMA_VERSION = 1
+# 1 had neither a recalibration nor a distance from the training pictures; it was never released.
+SCHEMA_VERSION = 2
 MANIFEST = "bundle.json"
 CARD = "model_card.md"
 STAGE2 = "stage2/model.skops"
+OOD = "stage1/ood.safetensors"
 _PACKAGES = ("lightgbm", "numpy", "opencv-python-headless", "safetensors", "scikit-learn", "skops", "torch", "xgboost")
 _ID_LENGTH = 32  # hexadecimal digits of SHA-256: 128 bits
 _MIN_MEMBERS = 2  # the unbiased epistemic part, a stage-2 feature, needs two
@@ -58,6 +62,8 @@ class BundleSpec:
         age_min_years: younger patients get no score.
         outcome: what stage 2 predicts.
         batch_size: pictures at once; batches are padded to it, so that rounding does not depend on the neighbours.
+        sigma_scale: per target, what the ensemble's sigma is multiplied by (recalibration); 1 leaves it.
+        ood_threshold: pictures at a larger distance from the training pictures get no score; null refuses none.
     """
 
     targets: tuple[TargetConfig, ...]
@@ -66,6 +72,8 @@ class BundleSpec:
     age_min_years: float
     outcome: OutcomeConfig
     batch_size: int
+    sigma_scale: tuple[float, ...]
+    ood_threshold: float | None
 
     def __post_init__(self) -> None:
         names = [target.name for target in self.targets]
@@ -73,6 +81,10 @@ class BundleSpec:
             raise ValueError(f"targets: found {names}; name one or more, each once")
         if self.batch_size < 1:
             raise ValueError(f"batch_size: found {self.batch_size}, allowed: 1 or more")
+        if len(self.sigma_scale) != len(names) or not all(0.0 < scale < math.inf for scale in self.sigma_scale):
+            raise ValueError(f"sigma_scale: found {self.sigma_scale}, allowed: a number above 0 for each of {names}")
+        if self.ood_threshold is not None and not 0.0 < self.ood_threshold < math.inf:
+            raise ValueError(f"ood_threshold: found {self.ood_threshold}, allowed: null, or above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,11 +121,13 @@ class Bundle:
     Attributes:
         manifest: its ``bundle.json``.
         members: of each target, in the order of ``spec.targets``.
+        ood: where the training pictures lie, in the features of the first member of the first target.
         stage2: classifier, calibration, threshold.
     """
 
     manifest: BundleManifest
     members: tuple[tuple[LoadedMember, ...], ...]
+    ood: OodReference
     stage2: Stage2Model
 
     @property
@@ -139,7 +153,8 @@ class Bundle:
 
         Returns:
             N rows with the index of ``clinical``: per target ``<t>_mu``, ``<t>_sigma``, ``<t>_var_aleatoric``,
-            ``<t>_var_epistemic``, ``<t>_uncertainty_pct``; then ``raw_score``, ``score`` and ``flag``.
+            ``<t>_var_epistemic``, ``<t>_uncertainty_pct``; then ``ood_distance``, ``raw_score``, ``score`` and
+            ``flag``. All rows are scored, however far away: who asks here looks at ``ood_distance`` himself.
 
         Raises:
             BundleError: pictures of another size than the bundle's preprocessing makes.
@@ -163,27 +178,40 @@ class Bundle:
     def predict(
         self, images_NSS: npt.NDArray[np.uint8], *, device: str = "auto", threads: int = 1
     ) -> dict[str, npt.NDArray[np.float64]]:
-        """Stage 1 alone, which needs no clinical feature: the columns of each target, as in :meth:`score`."""
+        """Stage 1 alone, which needs no clinical feature: each target's columns and ``ood_distance``, as `score`."""
         from sarc_ray.stage1.ensemble import predict_members, prediction_columns
 
         # One call for all targets: convolutions that members share then run once per picture.
         everyone = [member for of_target in self.members for member in of_target]
+        distance_N = np.empty(len(images_NSS))
+
+        def measure(rows: slice, features_BF: npt.NDArray[np.float32]) -> None:
+            distance_N[rows] = self.ood.distance(features_BF)
+
         mu_MN, sigma_MN = predict_members(
-            everyone, images_NSS, batch_size=self.spec.batch_size, device=device, threads=threads
+            everyone,
+            images_NSS,
+            batch_size=self.spec.batch_size,
+            device=device,
+            threads=threads,
+            on_features=measure,
         )
         columns: dict[str, Any] = {}
         start = 0
-        for target, of_target in zip(self.spec.targets, self.members, strict=True):
+        for target, of_target, scale in zip(self.spec.targets, self.members, self.spec.sigma_scale, strict=True):
             rows = slice(start, start + len(of_target))
-            columns |= prediction_columns(target.name, mu_MN[rows], sigma_MN[rows], positive=target.positive)
+            columns |= prediction_columns(
+                target.name, mu_MN[rows], sigma_MN[rows], positive=target.positive, sigma_scale=scale
+            )
             start = rows.stop
-        return columns
+        return columns | {"ood_distance": distance_N}
 
 
 def write_bundle(
     uri: str,
     *,
     members: Mapping[str, Sequence[bytes]],
+    ood: bytes,
     stage2: Stage2Model,
     spec: BundleSpec,
     metrics: Mapping[str, Any],
@@ -194,6 +222,7 @@ def write_bundle(
     Args:
         uri: folder under any fsspec URL; an older bundle there is replaced.
         members: by target, member files as ``member_to_bytes`` writes them.
+        ood: reference of the training pictures as ``reference_to_bytes`` writes it.
         stage2: the final model.
         spec: what the score is defined on.
         metrics: at training, for the card; values that are not finite become null.
@@ -206,16 +235,18 @@ def write_bundle(
         BundleError: members, stage 2 and spec do not fit together, or the folder holds files of something else.
     """
     from sarc_ray.stage1.checkpoint import member_from_bytes
+    from sarc_ray.stage1.ood import reference_from_bytes
     from sarc_ray.stage2.persist import content_hash, to_bytes
 
     _check_parts(members, stage2, spec)
     loaded = [[member_from_bytes(data) for data in members[name]] for name in _names(spec)]
-    _check_members(loaded, spec)
+    reference = reference_from_bytes(ood)
+    _check_members(loaded, reference, spec)
     files = {_member_path(name, k): data for name in _names(spec) for k, data in enumerate(members[name])}
-    files[STAGE2] = to_bytes(stage2)
+    files |= {OOD: ood, STAGE2: to_bytes(stage2)}
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "model_id": _model_id(spec, loaded, content_hash(stage2)),
+        "model_id": _model_id(spec, loaded, reference, content_hash(stage2)),
         "spec": to_mapping(spec),
         "stage2": {
             "algorithm": stage2.algorithm,
@@ -241,7 +272,7 @@ def read_manifest_of(uri: str) -> BundleManifest:
 
     Raises:
         BundleError: there is no bundle, or its ``bundle.json`` is not in order.
-        SchemaVersionError: written by a newer release.
+        SchemaVersionError: written by a newer release, or by a development version before schema version 2.
     """
     try:
         value = storage.read_json(storage.join(uri, MANIFEST))
@@ -251,12 +282,17 @@ def read_manifest_of(uri: str) -> BundleManifest:
                 f"{uri}: bundle of schema version {version}, this release reads up to {SCHEMA_VERSION}; install a "
                 "newer sarc-ray"
             )
+        if version < SCHEMA_VERSION:
+            raise SchemaVersionError(
+                f"{uri}: bundle of schema version {version}, this release reads {SCHEMA_VERSION}; older ones lack the "
+                "recalibration and the reference of the training pictures: write it anew ('sarc-ray train' and 'tune')"
+            )
         manifest = from_mapping(BundleManifest, _with_pixel_gate(value))
     except StorageError as error:
         raise BundleError(f"{uri}: no bundle here, or one that was not written to its end ({error})") from error
     except (ConfigError, KeyError, TypeError) as error:
         raise BundleError(f"{uri}: {MANIFEST} is damaged or altered ({error})") from error
-    wanted = {STAGE2, CARD}
+    wanted = {OOD, STAGE2, CARD}
     for name in _names(manifest.spec):
         n_members = sum(path.startswith(f"stage1/{name}/") for path in manifest.files)
         wanted |= {_member_path(name, k) for k in range(max(n_members, _MIN_MEMBERS))}
@@ -305,14 +341,16 @@ def load_bundle(uri: str) -> Bundle:
         BundleError: a file is missing or altered, or the content is not the one that ``model_id`` names.
         SchemaVersionError: written by a newer release.
     """
+    from sarc_ray.stage1.ood import reference_from_bytes
     from sarc_ray.stage2.persist import content_hash, from_bytes
 
     manifest = read_manifest_of(uri)
     members = _load_members(uri, manifest)
+    reference = reference_from_bytes(_read_checked(uri, OOD, manifest))
     stage2 = from_bytes(_read_checked(uri, STAGE2, manifest))
-    _check_members(members, manifest.spec)
+    _check_members(members, reference, manifest.spec)
     _check_stage2(stage2, manifest.spec)
-    found = _model_id(manifest.spec, members, content_hash(stage2))
+    found = _model_id(manifest.spec, members, reference, content_hash(stage2))
     if found != manifest.model_id:
         raise BundleError(f"{uri}: expected model_id {manifest.model_id}, found {found}; {MANIFEST} was altered")
     if manifest.threshold != stage2.threshold:
@@ -320,7 +358,8 @@ def load_bundle(uri: str) -> Bundle:
             f"{uri}: {MANIFEST} says threshold {manifest.threshold}, the model has {stage2.threshold}; "
             "get the bundle again from its source"
         )
-    return Bundle(manifest=manifest, members=tuple(tuple(of_target) for of_target in members), stage2=stage2)
+    ensembles = tuple(tuple(of_target) for of_target in members)
+    return Bundle(manifest=manifest, members=ensembles, ood=reference, stage2=stage2)
 
 
 def require_preprocessing(spec: BundleSpec, given: PreprocessConfig) -> None:
@@ -381,13 +420,16 @@ def _load_members(uri: str, manifest: BundleManifest) -> list[list[LoadedMember]
     return members
 
 
-def _model_id(spec: BundleSpec, members: Sequence[Sequence[LoadedMember]], stage2_hash: str) -> str:
+def _model_id(
+    spec: BundleSpec, members: Sequence[Sequence[LoadedMember]], reference: OodReference, stage2_hash: str
+) -> str:
     content_spec = to_mapping(spec)
     if not spec.preprocess.pixel_gate:  # absent means off: one model, one id
         del content_spec["preprocess"]["pixel_gate"]
     content = {
         "spec": content_spec,
         "members": [[member.content_hash for member in of_target] for of_target in members],
+        "ood": reference.content_hash,
         "stage2": stage2_hash,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()[:_ID_LENGTH]
@@ -410,7 +452,7 @@ def _check_stage2(stage2: Stage2Model, spec: BundleSpec) -> None:
         raise BundleError(f"stage 2 uses {', '.join(stage2.feature_names)}; the bundle provides {', '.join(expected)}")
 
 
-def _check_members(members: Sequence[Sequence[LoadedMember]], spec: BundleSpec) -> None:
+def _check_members(members: Sequence[Sequence[LoadedMember]], reference: OodReference, spec: BundleSpec) -> None:
     size = spec.preprocess.size_px
     for target, of_target in zip(spec.targets, members, strict=True):
         for member in of_target:
@@ -418,6 +460,10 @@ def _check_members(members: Sequence[Sequence[LoadedMember]], spec: BundleSpec) 
                 raise BundleError(f"members: one of {target.name} predicts {member.target_name}")
             if member.image_size_px != (size, size):
                 raise BundleError(f"members: one of {target.name} knows pictures of {member.image_size_px}, not {size}")
+    if reference.backbone_hash != members[0][0].backbone_hash:
+        raise BundleError(
+            f"{OOD}: made with other convolutions than those of the first member of {spec.targets[0].name}; fit it anew"
+        )
 
 
 def _files_below(uri: str) -> set[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sarc_ray.bundle import BundleSpec, read_manifest_of, require_preprocessing,
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE
 from sarc_ray.config import to_mapping
 from sarc_ray.distributed import cluster
+from sarc_ray.distributed.ood import pooled_features_of
 from sarc_ray.distributed.prepare import prepare_images
 from sarc_ray.distributed.score import score_manifest
 from sarc_ray.distributed.simulate import simulate_cohorts
@@ -28,14 +30,19 @@ from sarc_ray.evaluation.results import evaluate_dataset, headline_table
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.privacy import load_key, pseudonyms
 from sarc_ray.run import Run, RunConfig, fingerprint_of
-from sarc_ray.stage1.ensemble import holdout_folds, prediction_columns
+from sarc_ray.stage1.checkpoint import member_from_bytes
+from sarc_ray.stage1.ensemble import holdout_folds
 from sarc_ray.stage1.member import MemberTask
+from sarc_ray.stage1.ood import alarm_threshold, fit_reference, reference_to_bytes
+from sarc_ray.stage1.predictions import predict_patients
+from sarc_ray.stage1.shortfall import member_name, require_members
 from sarc_ray.stage2.calibration import fit_final
 from sarc_ray.stage2.cross_validation import Fold, choose, make_folds
 from sarc_ray.stage2.features import build_features
 from sarc_ray.stage2.search import RoundSearch
 from sarc_ray.stats.hypothesis import smd_means
 
+_OOD_FILE = "members/ood.safetensors"
 # (what is counted, done, in all)
 Tell = Callable[[str, int, int], None]
 Record = dict[str, Any]
@@ -101,26 +108,40 @@ def train(run: Run, tell: Tell = silent) -> Record:
         frame, images_NSS = intake.training_images(run)
         tasks, unseen_MN = _member_tasks(config, frame)
         with cluster.session(config.engine):
-            members = train_members(
+            trained = train_members(
                 tasks,
                 images_NSS,
                 uri=run.path("members"),
                 engine=config.engine,
-                fingerprint=fingerprint,
+                fingerprint=stages.fingerprint_of_members(run),
                 progress=_counted(tell, "members"),
             )
-        predictions = frame[["row_id", "patient_id", "split"]].copy()
-        for target in config.targets:
-            mu_MN = np.stack([member[target.name].mu_N for member in members])
-            sigma_MN = np.stack([member[target.name].sigma_N for member in members])
-            # Training patients by the members that never saw them; tuning patients by all.
-            columns = prediction_columns(target.name, mu_MN, sigma_MN, positive=target.positive, use_MN=unseen_MN)
-            predictions = predictions.assign(**columns)
+            require_members(trained.failed, config.ensemble)
+            first = next(found for members in trained.members if (found := members.get(config.targets[0].name)))
+            distance_N = _ood_distances(run, frame, images_NSS, first.data)
+        columns, recalibrations = predict_patients(
+            frame,
+            trained.members,
+            targets=config.targets,
+            unseen_MN=unseen_MN,
+            tune_N=(frame["split"] == TUNE).to_numpy(),
+            recalibration=config.ensemble.recalibration,
+            seed=config.run.seed,
+        )
+        # Without those for whom too few members can speak, as happens where members are missing.
+        predictions = (
+            frame[["row_id", "patient_id", "split"]].assign(ood_distance=distance_N).join(columns, how="inner")
+        )
         storage.write_table(run.path("predictions.parquet"), predictions)
-        n_patients = frame.loc[frame["split"] == TRAIN, "patient_id"].nunique()
-        return {"members": len(tasks), "training_patients": int(n_patients)}
+        return {
+            "members": len(tasks),
+            "failed_members": [member.name for member in trained.failed],
+            "training_patients": _n_training(frame),
+            "patients_left_out": _n_training(frame) - _n_training(predictions),
+            "recalibration": {name: asdict(found) for name, found in recalibrations.items()},
+        }
 
-    return run.stage("train", fingerprint=fingerprint, work=work, outputs=("predictions.parquet",))
+    return run.stage("train", fingerprint=fingerprint, work=work, outputs=("predictions.parquet", _OOD_FILE))
 
 
 def tune(run: Run, tell: Tell = silent) -> Record:
@@ -267,6 +288,10 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
     return run.stage("evaluate", fingerprint=fingerprint, work=work, outputs=("results/results.parquet",))
 
 
+def _n_training(frame: pd.DataFrame) -> int:
+    return int(frame.loc[frame["split"] == TRAIN, "patient_id"].nunique())
+
+
 def _member_tasks(config: RunConfig, frame: pd.DataFrame) -> tuple[list[MemberTask], np.ndarray]:
     """One task per member index, and which members may speak for which image, shape (M, N)."""
     training_N = (frame["split"] == TRAIN).to_numpy()
@@ -297,6 +322,15 @@ def _member_tasks(config: RunConfig, frame: pd.DataFrame) -> tuple[list[MemberTa
     ]
     unseen_MN = held_out_MN | ~training_N if config.ensemble.out_of_fold else np.ones_like(held_out_MN)
     return tasks, unseen_MN
+
+
+def _ood_distances(run: Run, frame: pd.DataFrame, images_NSS: np.ndarray, member: bytes) -> np.ndarray:
+    """Learn where the training pictures lie in one member's features, and how far from there every picture is."""
+    features_NF = pooled_features_of(member, images_NSS, fit=run.config.fit, engine=run.config.engine)
+    training_N = (frame["split"] == TRAIN).to_numpy()
+    reference = fit_reference(features_NF[training_N], backbone_hash=member_from_bytes(member).backbone_hash)
+    storage.write_bytes(run.path(_OOD_FILE), reference_to_bytes(reference))
+    return reference.distance(features_NF)
 
 
 def _mu_only(config: RunConfig) -> list[str]:
@@ -374,16 +408,22 @@ def _write_feature_check(run: Run, frame: pd.DataFrame) -> None:
 
 def _write_bundle(run: Run, model: Any, chosen: TrialRecord, *, n_patients: int) -> str:
     config = run.config
+    facts = run.finished("train")["facts"]
     members = {
         target.name: [
             storage.read_bytes(run.path("members", target.name, f"member-{index:02d}.safetensors"))
             for index in range(config.ensemble.members)
+            if member_name(target.name, index) not in facts["failed_members"]
         ]
         for target in config.targets
     }
+    recalibration = facts["recalibration"]
+    predictions = storage.read_table(run.path("predictions.parquet"))
+    tune_distance_N = predictions.loc[predictions["split"] == TUNE, "ood_distance"].to_numpy()
     manifest = write_bundle(
         run.path("bundle"),
         members=members,
+        ood=storage.read_bytes(run.path(_OOD_FILE)),
         stage2=model,
         spec=BundleSpec(
             targets=config.targets,
@@ -392,14 +432,20 @@ def _write_bundle(run: Run, model: Any, chosen: TrialRecord, *, n_patients: int)
             age_min_years=config.eligibility.age_min_years,
             outcome=config.outcome,
             batch_size=config.fit.batch_size,
+            sigma_scale=tuple(float(recalibration[target.name]["scale"]) for target in config.targets),
+            ood_threshold=alarm_threshold(tune_distance_N, config.ood.false_alarm_rate),
         ),
         metrics={
             "cv_auroc_mean": chosen.cv_auroc_mean,
             "cv_auroc_se": chosen.cv_auroc_se,
             "oof_f1": chosen.oof_f1,
             "training_patients": n_patients,
+            "recalibration": recalibration,
+            "ood_false_alarm_rate": config.ood.false_alarm_rate,
+            "ood_tuning_images": len(tune_distance_N),
         },
-        lineage=_lineage(run, "tune", chosen.spec.key),
+        lineage=_lineage(run, "tune", chosen.spec.key)
+        | {name: facts[name] for name in ("failed_members", "patients_left_out") if facts["failed_members"]},
     )
     return str(manifest["model_id"])
 

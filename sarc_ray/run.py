@@ -6,7 +6,7 @@ Layout of a run's folder (any fsspec URL; training checkpoints want a folder tha
     stages/<stage>.json    written last by each stage; a stage whose inputs are unchanged is not run again
     cohort/                selected patients with split and outcome, and the flow of their selection
     images/                image table of the training and tuning patients
-    members/               one file per ensemble member, and its predictions
+    members/               one file per ensemble member, and its predictions; reference of the training pictures
     predictions.parquet    stage-1 predictions (training patients: by members that never saw them)
     stage2/                trials of the search, feature check
     bundle/                the model
@@ -40,6 +40,7 @@ from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.ensemble import EnsembleConfig
 from sarc_ray.stage1.fit import FitConfig
 from sarc_ray.stage1.network import NetworkConfig
+from sarc_ray.stage1.ood import OodConfig
 from sarc_ray.stage2.cross_validation import Stage2Config
 
 
@@ -98,6 +99,7 @@ class RunConfig:
     augment: AugmentConfig
     fit: FitConfig
     ensemble: EnsembleConfig
+    ood: OodConfig
     stage2: Stage2Config
     score: ScoreConfig
     evaluation: EvaluationConfig

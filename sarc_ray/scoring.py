@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -44,7 +46,8 @@ def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1
         threads: of the networks on a CPU.
 
     Returns:
-        One row per input row, in order, with the columns of :func:`score_schema`.
+        One row per input row, in order, with the columns of :func:`score_schema`. A row that abstains as out of
+        distribution has its ``ood_distance`` and no prediction of stage 1 or 2.
     """
     frame = batch.drop_columns(["image"]).to_pandas()
     clinical = resolve_clinical(frame, bundle.spec.clinical_features)
@@ -62,9 +65,13 @@ def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1
     if usable.any():
         images_NSS = stack_images(batch["image"].filter(pa.array(usable)), bundle.spec.preprocess.size_px)
         scored = bundle.score(images_NSS, clinical[usable].reset_index(drop=True), threads=threads)
+        strange_N = _out_of_distribution(scored, bundle.spec.ood_threshold)
+        reasons[usable] = np.where(strange_N, Reason.OUT_OF_DISTRIBUTION, reasons[usable])
         for name in scored.columns:
             values = pd.Series(scored[name].to_numpy(), index=frame.index[usable])
-            frame[name] = values.reindex(frame.index)
+            # Predictions of a picture unlike any that the networks learned from are not to be averaged by anyone.
+            kept = values if name == "ood_distance" else values[~strange_N]
+            frame[name] = kept.reindex(frame.index)
     facts = [REASONS[Reason(reason)] for reason in reasons]
     frame["reason"] = [str(reason) for reason in reasons]
     frame["outcome"] = [str(fact.outcome) for fact in facts]
@@ -95,8 +102,19 @@ def score_schema(clinical_features: Sequence[str], target_names: Sequence[str]) 
     for target in target_names:
         fields += [(f"{target}_{part}", pa.float64()) for part in ("mu", "sigma", "var_aleatoric", "var_epistemic")]
         fields.append((f"{target}_uncertainty_pct", pa.float64()))
-    fields += [("raw_score", pa.float64()), ("score", pa.float64()), ("flag", pa.bool_())]
+    fields += [
+        ("ood_distance", pa.float64()),
+        ("raw_score", pa.float64()),
+        ("score", pa.float64()),
+        ("flag", pa.bool_()),
+    ]
     return pa.schema([*fields, ("model_id", pa.string()), ("run_id", pa.string())])
+
+
+def _out_of_distribution(scored: pd.DataFrame, threshold: float | None) -> npt.NDArray[np.bool_]:
+    if threshold is None:
+        return np.zeros(len(scored), dtype=bool)
+    return scored["ood_distance"].to_numpy() > threshold
 
 
 def resolve_clinical(frame: pd.DataFrame, clinical_features: Sequence[str]) -> pd.DataFrame:

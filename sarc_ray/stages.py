@@ -22,10 +22,10 @@ def inputs_of(run: Run, stage: str) -> Any:
     if stage == "prepare":
         return _prepare_inputs(config)
     if stage == "train":
-        settings = (config.targets, config.network, config.augment, config.fit, config.ensemble)
-        return [fingerprint(run, "prepare"), *settings, _weights(config), config.run.seed]
+        return [fingerprint_of_members(run), config.ensemble]
     if stage == "tune":
-        return [fingerprint(run, "train"), config.stage2, config.clinical_features, config.outcome, config.run.seed]
+        settings = (config.ood, config.stage2, config.clinical_features, config.outcome)
+        return [fingerprint(run, "train"), *settings, config.run.seed]
     if stage == "score-archive":
         return [fingerprint(run, "tune"), _content(config.data.archive)]
     if stage.startswith("score-"):
@@ -38,6 +38,15 @@ def inputs_of(run: Run, stage: str) -> Any:
 def fingerprint(run: Run, stage: str) -> str:
     """Short hash of a stage's inputs and of this release."""
     return fingerprint_of([__version__, inputs_of(run, stage)])
+
+
+def fingerprint_of_members(run: Run) -> str:
+    """Short hash of what decides the trained members; another recalibration, say, trains none of them anew."""
+    config = run.config
+    settings = (config.targets, config.network, config.augment, config.fit)
+    dealt = (config.ensemble.members, config.ensemble.out_of_fold)
+    inputs = [fingerprint(run, "prepare"), *settings, *dealt, _weights(config), config.run.seed]
+    return fingerprint_of([__version__, inputs])
 
 
 def finished(run: Run, stage: str) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from sarc_ray.bundle import BundleSpec
 from sarc_ray.cohort.definitions import OutcomeConfig
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.imaging.preprocess import PreprocessConfig
-from sarc_ray.stage1.checkpoint import member_to_bytes, members_from_bytes
-from sarc_ray.stage1.ensemble import predict_members, prediction_columns
+from sarc_ray.stage1.checkpoint import member_from_bytes, member_to_bytes, members_from_bytes
+from sarc_ray.stage1.ensemble import pooled_features, predict_members, prediction_columns
 from sarc_ray.stage1.fit import TrainedMember
 from sarc_ray.stage1.network import NetworkConfig, build_network, normalise
+from sarc_ray.stage1.ood import fit_reference, reference_to_bytes
 from sarc_ray.stage1.scale import TargetScale
 from sarc_ray.stage2.calibration import Stage2Model, fit_final
 from sarc_ray.stage2.cross_validation import make_folds
@@ -40,6 +41,8 @@ SPEC = BundleSpec(
     age_min_years=40.0,
     outcome=OutcomeConfig(definition="awgs2019", column=None),
     batch_size=8,
+    sigma_scale=(1.1, 1.0),
+    ood_threshold=None,
 )
 NETWORK = NetworkConfig(
     backbone="compact",
@@ -88,14 +91,23 @@ def make_pictures(n: int, *, rng: np.random.Generator) -> tuple[np.ndarray, pd.D
     return np.clip(pictures, 0, 255).astype(np.uint8), clinical
 
 
+def make_ood(members: dict[str, list[bytes]], seed: int) -> bytes:
+    """Where 200 random pictures lie in the features of the first member."""
+    member = member_from_bytes(members[TARGETS[0].name][0])
+    x_NSS, _ = make_pictures(200, rng=np.random.default_rng(seed + 1))
+    features_NF = pooled_features(member, x_NSS, batch_size=SPEC.batch_size, device="cpu")
+    return reference_to_bytes(fit_reference(features_NF, backbone_hash=member.backbone_hash))
+
+
 def make_stage2(members: dict[str, list[bytes]], seed: int) -> Stage2Model:
     """A small forest on what the members say of 240 pictures."""
     rng = np.random.default_rng(seed)
     x_NSS, frame = make_pictures(240, rng=rng)
-    for target in TARGETS:
+    for target, scale in zip(TARGETS, SPEC.sigma_scale, strict=True):
         loaded = members_from_bytes(members[target.name])
         mu_MN, sigma_MN = predict_members(loaded, x_NSS, batch_size=SPEC.batch_size, device="cpu")
-        frame = frame.assign(**prediction_columns(target.name, mu_MN, sigma_MN, positive=target.positive))
+        columns = prediction_columns(target.name, mu_MN, sigma_MN, positive=target.positive, sigma_scale=scale)
+        frame = frame.assign(**columns)
     X = build_features(frame, SPEC.clinical_features, [target.name for target in TARGETS])
     z_NF = ((X - X.mean()) / X.std())[["age_years", "bmi_kg_m2", "alm_kg_mu", "crt_s_mu"]].to_numpy()
     y_N = (rng.random(240) < 1 / (1 + np.exp(-(z_NF @ [1.0, -0.7, -0.8, 0.8] - 1.5)))).astype(int)

@@ -20,7 +20,7 @@ from sarc_ray.bundle import (
 )
 from sarc_ray.errors import BundleError, EvaluationError, SchemaVersionError
 from sarc_ray.stage2.calibration import Stage2Model
-from tests.bundle_factory import SPEC, TARGETS, make_members, make_pictures, make_stage2
+from tests.bundle_factory import SPEC, TARGETS, make_members, make_ood, make_pictures, make_stage2
 
 GOLDEN = Path(__file__).parent / "golden" / "bundle"
 # What may differ between machines: rounding of single-precision networks, far below any meaning of a score.
@@ -44,8 +44,16 @@ def uri(tmp_path, members, stage2) -> str:
     return _write(str(tmp_path / "bundle"), members, stage2)
 
 
-def _write(uri: str, members, stage2, spec: BundleSpec = SPEC) -> str:
-    write_bundle(uri, members=members, stage2=stage2, spec=spec, metrics={"cv_auroc": 0.8}, lineage={"run": "test"})
+def _write(uri: str, members, stage2, spec: BundleSpec = SPEC, ood: bytes | None = None) -> str:
+    write_bundle(
+        uri,
+        members=members,
+        ood=make_ood(members, 5) if ood is None else ood,
+        stage2=stage2,
+        spec=spec,
+        metrics={"cv_auroc": 0.8},
+        lineage={"run": "test"},
+    )
     return uri
 
 
@@ -65,7 +73,7 @@ def test_golden_bundle_gives_its_golden_scores():
     probabilities = ["raw_score", "score"]
     np.testing.assert_allclose(scores[probabilities], expected[probabilities], rtol=0, atol=SCORE_TOLERANCE)
     stage1 = [name for name in expected.columns if name not in [*probabilities, "flag"]]
-    assert len(stage1) == 10
+    assert len(stage1) == 11
     np.testing.assert_allclose(scores[stage1], expected[stage1], rtol=STAGE1_TOLERANCE)
     assert scores["flag"].tolist() == expected["flag"].tolist()
     assert scores["flag"].nunique() == 2
@@ -80,6 +88,7 @@ def test_a_written_bundle_verifies_and_holds_what_was_given(uri, members, stage2
     assert set(manifest.files) == {
         "model_card.md",
         "stage2/model.skops",
+        "stage1/ood.safetensors",
         *(f"stage1/{t}/member-0{k}.safetensors" for t in ("alm_kg", "crt_s") for k in (0, 1)),
     }
     assert storage.read_bytes(storage.join(uri, MEMBER)) == members["crt_s"][1]
@@ -94,13 +103,15 @@ def test_score_is_stage_one_then_stage_two(uri, stage2):
     clinical.index = range(100, 111)
     scores = load_bundle(uri).score(images_NSS, clinical, device="cpu")
     frame = clinical
-    for target in TARGETS:
+    for target, scale in zip(TARGETS, SPEC.sigma_scale, strict=True):
         files = [storage.read_bytes(f"{uri}/stage1/{target.name}/member-0{k}.safetensors") for k in (0, 1)]
         mu_MN, sigma_MN = predict_members(members_from_bytes(files), images_NSS, batch_size=8, device="cpu")
-        frame = frame.assign(**prediction_columns(target.name, mu_MN, sigma_MN, positive=True))
+        columns = prediction_columns(target.name, mu_MN, sigma_MN, positive=True, sigma_scale=scale)
+        frame = frame.assign(**columns)
     X = build_features(frame, SPEC.clinical_features, ["alm_kg", "crt_s"])
     raw_N, score_N = stage2.predict(X)
-    np.testing.assert_allclose(scores["crt_s_uncertainty_pct"], frame["crt_s_uncertainty_pct"])
+    for name in ("alm_kg_sigma", "alm_kg_uncertainty_pct", "crt_s_uncertainty_pct"):
+        np.testing.assert_allclose(scores[name], frame[name])
     np.testing.assert_allclose(scores["raw_score"], raw_N)
     np.testing.assert_allclose(scores["score"], score_N)
     np.testing.assert_array_equal(scores["flag"], score_N >= stage2.threshold)
@@ -113,6 +124,23 @@ def test_a_row_does_not_depend_on_its_neighbours(uri):
     whole = bundle.score(images_NSS, clinical, device="cpu")
     alone = [bundle.score(images_NSS[i : i + 1], clinical.iloc[i : i + 1], device="cpu") for i in range(11)]
     pd.testing.assert_frame_equal(pd.concat(alone), whole, check_exact=True)
+
+
+def test_the_distance_is_of_the_first_member_and_larger_for_what_is_no_picture(uri):
+    from sarc_ray.stage1.checkpoint import member_from_bytes
+    from sarc_ray.stage1.ensemble import pooled_features
+    from sarc_ray.stage1.ood import reference_from_bytes
+
+    images_NSS, clinical = make_pictures(40, rng=np.random.default_rng(0))
+    noise_NSS = np.random.default_rng(1).integers(0, 256, (40, 32, 32), dtype=np.uint8)
+    bundle = load_bundle(uri)
+    ordinary, noise = (bundle.score(x, clinical, device="cpu")["ood_distance"] for x in (images_NSS, noise_NSS))
+    member = member_from_bytes(storage.read_bytes(f"{uri}/stage1/alm_kg/member-00.safetensors"))
+    reference = reference_from_bytes(storage.read_bytes(f"{uri}/stage1/ood.safetensors"))
+    expected_N = reference.distance(pooled_features(member, images_NSS, batch_size=8, device="cpu"))
+    np.testing.assert_array_equal(ordinary, expected_N)
+    assert noise.min() > ordinary.max()
+    assert noise.median() > 5 * ordinary.median()
 
 
 def test_score_refuses_what_does_not_fit(uri):
@@ -140,12 +168,15 @@ def test_model_id_is_of_the_content(tmp_path, members, stage2):
             dataclasses.replace(SPEC, preprocess=dataclasses.replace(SPEC.preprocess, clahe_tiles=2)),
         ),
         "age": (members, stage2, dataclasses.replace(SPEC, age_min_years=65.0)),
+        "sigma_scale": (members, stage2, dataclasses.replace(SPEC, sigma_scale=(1.1, 1.2))),
+        "ood_threshold": (members, stage2, dataclasses.replace(SPEC, ood_threshold=2.0)),
+        "ood": (members, stage2, SPEC, make_ood(members, 6)),
     }
     ids = {read_manifest_of(_write(str(tmp_path / name), *parts)).model_id for name, parts in variants.items()}
-    assert len(ids | {model_id}) == 5
+    assert len(ids | {model_id}) == 8
 
 
-@pytest.mark.parametrize("path", [MEMBER, "stage2/model.skops", "model_card.md"])
+@pytest.mark.parametrize("path", [MEMBER, "stage1/ood.safetensors", "stage2/model.skops", "model_card.md"])
 def test_an_altered_file_is_named_with_both_hashes(uri, path):
     expected = read_manifest_of(uri).files[path]
     data = bytearray(storage.read_bytes(storage.join(uri, path)))
@@ -196,8 +227,11 @@ def test_newer_damaged_and_absent_manifests(uri, tmp_path):
     _edit(uri, lambda value: value.update(unknown=1))
     with pytest.raises(BundleError, match="unknown: unknown key"):
         load_bundle(uri)
-    _edit(uri, lambda value: value.update(schema_version=2))
-    with pytest.raises(SchemaVersionError, match="schema version 2, this release reads up to 1"):
+    _edit(uri, lambda value: value.update(schema_version=3))
+    with pytest.raises(SchemaVersionError, match="schema version 3, this release reads up to 2"):
+        load_bundle(uri)
+    _edit(uri, lambda value: value.update(schema_version=1))
+    with pytest.raises(SchemaVersionError, match=r"schema version 1, this release reads 2; .* write it anew"):
         load_bundle(uri)
     storage.write_text(storage.join(uri, "bundle.json"), "{}")
     with pytest.raises(BundleError, match=r"bundle\.json is damaged"):
@@ -219,7 +253,7 @@ def test_an_interrupted_write_leaves_no_bundle(uri, members, stage2, monkeypatch
         patch.setattr(storage, "write_bytes", fail_on_stage2)
         with pytest.raises(OSError, match="no space left"):
             _write(uri, members, stage2)
-    assert len(written) == 5
+    assert len(written) == 6
     with pytest.raises(BundleError, match="not written to its end"):
         load_bundle(uri)
     assert verify_bundle(_write(uri, members, stage2)).model_id
@@ -249,6 +283,10 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, members, stage2):
     smaller = dataclasses.replace(SPEC, preprocess=dataclasses.replace(SPEC.preprocess, size_px=16))
     with pytest.raises(BundleError, match="knows pictures of"):
         _write(target, members, stage2, smaller)
+    with pytest.raises(BundleError, match="other convolutions than those of the first member of alm_kg"):
+        _write(target, {**members, "alm_kg": members["alm_kg"][::-1]}, stage2, ood=make_ood(members, 5))
+    with pytest.raises(BundleError, match="reference of training pictures: damaged"):
+        _write(target, members, stage2, ood=b"x")
     assert not storage.exists(target)
 
 
@@ -271,15 +309,37 @@ def test_any_store_will_do(members, stage2):
 def test_numbers_that_are_not_finite_become_null_and_the_card_says_what_is_known(tmp_path, members, stage2):
     uri = str(tmp_path / "bundle")
     metrics = {"cv_auroc_mean": np.float64(0.81), "cv_auroc_se": np.nan, "training_patients": np.int64(601)}
-    write_bundle(uri, members=members, stage2=stage2, spec=SPEC, metrics=metrics, lineage={"run": "r-7"})
-    assert read_manifest_of(uri).metrics == {"cv_auroc_mean": 0.81, "cv_auroc_se": None, "training_patients": 601}
+    decision = {"why": "improves both", "images": 147, "patients": 140, "fitted_scale": 1.1, "nll": 2.5}
+    decision |= {"nll_recalibrated": 2.4, "calibration_error": 0.05, "calibration_error_recalibrated": None}
+    recalibration = {"recalibration": {"alm_kg": decision}}
+    spec = dataclasses.replace(SPEC, ood_threshold=2.5)
+    parts = {"members": members, "ood": make_ood(members, 5), "stage2": stage2}
+    write_bundle(uri, **parts, spec=spec, metrics=metrics | recalibration, lineage={"run": "r-7"})
+    expected = {"cv_auroc_mean": 0.81, "cv_auroc_se": None, "training_patients": 601, **recalibration}
+    assert read_manifest_of(uri).metrics == expected
     card = storage.read_text(storage.join(uri, "model_card.md"))
-    for text in ("Not a medical device", "| training_patients | 601 |", "| run | r-7 |", "`alm_kg`", "awgs2019"):
+    for text in (
+        "| alm_kg | improves both | 1.1000 | 2.5000 | 2.4000 | 0.0500 | - | 140 |",
+        "Not a medical device",
+        "| training_patients | 601 |",
+        "| run | r-7 |",
+        "`alm_kg`",
+        "awgs2019",
+        "sigma x 1.100",
+        "above 2.500 it gets no score",
+    ):
         assert text in card
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"targets": ()}, "targets: found"), ({"batch_size": 0}, "batch_size: found 0")]
+    ("change", "message"),
+    [
+        ({"targets": ()}, "targets: found"),
+        ({"batch_size": 0}, "batch_size: found 0"),
+        ({"sigma_scale": (1.0,)}, "sigma_scale: found"),
+        ({"sigma_scale": (1.0, 0.0)}, "sigma_scale: found"),
+        ({"ood_threshold": 0.0}, "ood_threshold: found 0.0"),
+    ],
 )
 def test_spec_names_what_is_wrong(change, message):
     with pytest.raises(ValueError, match=message):
@@ -290,7 +350,7 @@ def test_importing_and_reading_a_manifest_needs_no_torch():
     code = f"""
 import sys
 from sarc_ray.bundle import read_manifest_of
-assert read_manifest_of({str(GOLDEN / "model")!r}).schema_version == 1
+assert read_manifest_of({str(GOLDEN / "model")!r}).schema_version == 2
 assert not {{"torch", "ray", "sklearn", "skops"}} & set(sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from sarc_ray import intake, pipeline, storage, tables
+from sarc_ray import intake, pipeline, stages, storage, tables
 from sarc_ray.bundle import load_bundle, require_preprocessing, verify_bundle
 from sarc_ray.errors import BundleError, ConfigError, EvaluationError, ManifestError, Outcome, StorageError
 from sarc_ray.evaluation.rows import COLUMNS
@@ -88,6 +88,49 @@ def test_training_patients_are_predicted_by_members_that_never_saw_them(run):
         predictions.loc[tune, "alm_kg_mu"], scored.loc[tune, "alm_kg_mu"], check_names=False, rtol=1e-6
     )
     assert (predictions.loc[train, "alm_kg_mu"] - scored.loc[train, "alm_kg_mu"]).abs().min() > 0
+
+
+def test_sigma_and_distance_are_the_same_in_training_and_in_scoring(run):
+    """Recalibration is recorded with the stage, in force in the bundle; the threshold is the tuning patients' own."""
+    facts = run.finished("train")["facts"]["recalibration"]
+    bundle = load_bundle(run.path("bundle"))
+    assert [facts[name]["scale"] for name in ("alm_kg", "hgs_kg", "crt_s")] == list(bundle.spec.sigma_scale)
+    assert all(one["fitted_scale"] > 0 and one["kept"] == (one["scale"] != 1.0) for one in facts.values())
+    assert bundle.manifest.metrics["recalibration"] == facts
+    predictions = storage.read_table(run.path("predictions.parquet"))
+    frame, images = intake.training_images(run)
+    scored = bundle.score(images, frame[list(bundle.spec.clinical_features)])
+    tune = (predictions["split"] == "tune").to_numpy()
+    assert (predictions["row_id"].to_numpy() == frame["row_id"].to_numpy()).all()
+    for column in ("alm_kg_sigma", "hgs_kg_sigma", "crt_s_var_epistemic", "crt_s_uncertainty_pct"):
+        pd.testing.assert_series_equal(predictions.loc[tune, column], scored.loc[tune, column], rtol=1e-6)
+    pd.testing.assert_series_equal(predictions["ood_distance"], scored["ood_distance"], rtol=1e-6)
+    # Fewer than 99 tuning images: the largest of their distances.
+    assert bundle.spec.ood_threshold == predictions.loc[tune, "ood_distance"].max()
+
+
+def test_another_recalibration_trains_no_member_anew(run, settings, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise AssertionError("a member was trained")
+
+    plain = load_run("demo", [*settings, "ensemble.recalibration=none"])
+    assert stages.fingerprint(plain, "train") != stages.fingerprint(run, "train")
+    assert stages.fingerprint_of_members(plain) == stages.fingerprint_of_members(run)
+    other = load_run("demo", [*settings, "ood.false_alarm_rate=0.05"])
+    assert stages.fingerprint(other, "train") == stages.fingerprint(run, "train")
+    assert stages.fingerprint(other, "tune") != stages.fingerprint(run, "tune")
+    monkeypatch.setattr("sarc_ray.distributed.train._run_trainer", fail)
+    before = storage.read_table(run.path("predictions.parquet"))
+    record = run.finished("train")
+    try:
+        facts = pipeline.train(plain)["facts"]
+        after = storage.read_table(run.path("predictions.parquet"))
+    finally:
+        storage.write_table(run.path("predictions.parquet"), before)
+        storage.write_json(run.path("stages", "train.json"), record)
+        run.save_config()
+    assert {one["why"] for one in facts["recalibration"].values()} == {"ensemble.recalibration: none"}
+    pd.testing.assert_series_equal(after["alm_kg_mu"], before["alm_kg_mu"])
 
 
 def test_results_have_the_papers_metrics_with_the_ideal_beside_them(run):

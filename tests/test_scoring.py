@@ -1,9 +1,15 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from sarc_ray.bundle import load_bundle, write_bundle
 from sarc_ray.errors import Reason
-from sarc_ray.scoring import clinical_reasons, resolve_clinical, score_schema
+from sarc_ray.imaging.batch import IMAGE_SCHEMA
+from sarc_ray.scoring import clinical_reasons, resolve_clinical, score_rows, score_schema
+from tests.bundle_factory import SPEC, make_members, make_ood, make_pictures, make_stage2
 
 FEATURES = ("age_years", "sex", "bmi_kg_m2")
 
@@ -52,3 +58,59 @@ def test_the_score_table_has_plain_columns_only():
     assert len(schema.names) == len(set(schema.names))
     assert {str(kind) for kind in schema.types} <= {"int64", "string", "bool", "double"}
     assert not {"patient_id", "image_uri", "study_id"} & set(schema.names)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """Two bundles that differ in this alone: one refuses pictures at a distance above 3, the other none."""
+    folder = tmp_path_factory.mktemp("bundles")
+    members = make_members(2)
+    parts = {"members": members, "ood": make_ood(members, 2), "stage2": make_stage2(members, 2)}
+    for name, threshold in (("refuses", 3.0), ("measures", None)):
+        spec = dataclasses.replace(SPEC, ood_threshold=threshold)
+        write_bundle(str(folder / name), **parts, spec=spec, metrics={}, lineage={})
+    return {name: load_bundle(str(folder / name)) for name in ("refuses", "measures")}
+
+
+def image_rows(images_NSS, clinical):
+    """Readable rows of the image table with the manifest's columns."""
+    n = len(images_NSS)
+    columns = {name: pa.nulls(n, kind) for name, kind in zip(IMAGE_SCHEMA.names, IMAGE_SCHEMA.types, strict=True)}
+    columns |= {
+        "row_id": pa.array(range(n), pa.int64()),
+        "outcome": pa.array(["scored"] * n),
+        "reason": pa.array([""] * n),
+        "retryable": pa.array([False] * n),
+        "image": pa.array([image.tobytes() for image in images_NSS], pa.binary()),
+    }
+    return pa.table(columns | {name: pa.array(clinical[name], from_pandas=True) for name in clinical})
+
+
+def test_a_picture_unlike_the_training_pictures_gets_its_distance_and_nothing_else(bundles):
+    rng = np.random.default_rng(4)
+    ordinary_NSS, clinical = make_pictures(6, rng=rng)
+    images_NSS = np.concatenate([ordinary_NSS[:3], rng.integers(0, 256, (2, 32, 32), dtype=np.uint8), ordinary_NSS[5:]])
+    clinical.loc[5, "bmi_kg_m2"] = np.nan
+    tables = {
+        name: score_rows(image_rows(images_NSS, clinical), bundle, run_id="r") for name, bundle in bundles.items()
+    }
+    refuses, measures = (tables[name].to_pandas() for name in ("refuses", "measures"))
+    assert refuses["reason"].tolist() == ["", "", "", "out_of_distribution", "out_of_distribution", "missing_bmi"]
+    assert refuses["outcome"].tolist() == ["scored"] * 3 + ["abstained"] * 3
+    assert not refuses["retryable"].any()
+    made = [name for name in refuses if name.startswith(("alm_kg_", "crt_s_"))] + ["raw_score", "score", "flag"]
+    assert refuses.loc[:2, made].notna().all().all()
+    assert refuses.loc[3:, made].isna().all().all()
+    assert refuses.loc[3:4, "ood_distance"].min() > 3.0 > refuses.loc[:2, "ood_distance"].max()
+    assert np.isnan(refuses.loc[5, "ood_distance"])
+    assert measures["reason"].tolist() == [""] * 5 + ["missing_bmi"]
+    pd.testing.assert_series_equal(measures["ood_distance"], refuses["ood_distance"])
+    pd.testing.assert_frame_equal(measures.loc[:2, made], refuses.loc[:2, made])
+
+
+def test_a_batch_of_strange_pictures_alone(bundles):
+    _, clinical = make_pictures(4, rng=np.random.default_rng(4))
+    noise_NSS = np.random.default_rng(5).integers(0, 256, (4, 32, 32), dtype=np.uint8)
+    table = score_rows(image_rows(noise_NSS, clinical), bundles["refuses"], run_id="r")
+    assert table["reason"].to_pylist() == ["out_of_distribution"] * 4
+    assert table["flag"].null_count == table["score"].null_count == 4

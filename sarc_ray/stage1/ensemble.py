@@ -5,8 +5,9 @@ Shapes: M members, N pictures (or training patients' pictures), B of one batch, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,26 +25,42 @@ BoolArray = npt.NDArray[np.bool_]
 MIN_MEMBERS_OUT_OF_FOLD = 3
 # A mean near zero makes sigma / mu explode; trees and regressions are better served by a ceiling.
 MAX_UNCERTAINTY_PCT = 1000.0
+RECALIBRATIONS = ("none", "scale")
 # Rows of features at once: the head's product by rows takes rows x axes x features of memory.
 _FEATURES_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnsembleConfig:
-    """How many members, and whether each leaves training patients out.
+    """How many members, whether each leaves training patients out, and whether sigma is recalibrated.
 
     Args:
         members: networks per target; at least 2, and at least 3 with ``out_of_fold``.
         out_of_fold: every training patient is unseen by exactly two members, whose predictions become that
             patient's stage-2 features; without it stage 2 learns from memorised predictions.
+        recalibration: ``scale`` multiplies each target's sigma by a factor fitted on the tune split, where that
+            improves NLL and interval calibration there; ``none`` leaves sigma as the networks say.
+        missing_allowed: members per target that may be missing in the end, after all retries. 0 waits: the training
+            stays unfinished, and the same command trains what is missing. Above 0 it goes on with fewer, as the
+            bundle then says; out of fold, patients with fewer than two members that never saw them do not teach
+            stage 2.
     """
 
     members: int
     out_of_fold: bool
+    recalibration: Literal["none", "scale"]
+    missing_allowed: int
 
     def __post_init__(self) -> None:
         if self.members < 2:
             raise ValueError(f"members: found {self.members}, allowed: 2 or more (the epistemic part needs two)")
+        if not 0 <= self.missing_allowed <= self.members - 2:
+            raise ValueError(
+                f"missing_allowed: found {self.missing_allowed} with {self.members} members, allowed: 0 to "
+                f"{self.members - 2} (the epistemic part needs two)"
+            )
+        if self.recalibration not in RECALIBRATIONS:
+            raise ValueError(f"recalibration: found {self.recalibration!r}, allowed: {', '.join(RECALIBRATIONS)}")
         if self.out_of_fold and self.members < MIN_MEMBERS_OUT_OF_FOLD:
             raise ValueError(
                 f"members: found {self.members} with out_of_fold: true, allowed: {MIN_MEMBERS_OUT_OF_FOLD} or more"
@@ -120,6 +137,7 @@ def predict_members(
     batch_size: int,
     device: str = "auto",
     threads: int = 1,
+    on_features: Callable[[slice, FeatureArray], None] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Predict with every member, in the original unit of each member's target.
 
@@ -132,6 +150,7 @@ def predict_members(
         batch_size: pictures at once.
         device: auto, cpu or cuda.
         threads: of torch on the CPU.
+        on_features: told, batch by batch, the rows and their pooled features by the first member's convolutions.
 
     Returns:
         mu_MN and sigma_MN.
@@ -154,8 +173,26 @@ def predict_members(
             part_NHW = x_NHW[start : start + batch_size]
             x_BCHW = normalise(to_grey(pad_rows(part_NHW, batch_size), where))
             rows = slice(start, start + len(part_NHW))
-            mu_MN[:, rows], sigma_MN[:, rows] = _predict_batch(members, x_BCHW, len(part_NHW))
+            mu_MN[:, rows], sigma_MN[:, rows], features_BF = _predict_batch(members, x_BCHW, len(part_NHW))
+            if on_features is not None:
+                on_features(rows, features_BF.float().cpu().numpy())
     return mu_MN, sigma_MN
+
+
+def pooled_features(
+    member: LoadedMember, x_NHW: ByteArray, *, batch_size: int, device: str = "auto", threads: int = 1
+) -> FeatureArray:
+    """Pooled features of pictures by one member's convolutions, exactly as predicting makes them, shape (N, F)."""
+    parts: list[FeatureArray] = []
+    predict_members(
+        [member],
+        x_NHW,
+        batch_size=batch_size,
+        device=device,
+        threads=threads,
+        on_features=lambda _, features_BF: parts.append(features_BF),
+    )
+    return np.concatenate(parts)
 
 
 def predict_from_features(
@@ -173,7 +210,9 @@ def predict_from_features(
     return member.scale.restore(mu_N, sigma_N)
 
 
-def _predict_batch(members: Sequence[LoadedMember], x_BCHW: torch.Tensor, n_rows: int) -> tuple[FloatArray, FloatArray]:
+def _predict_batch(
+    members: Sequence[LoadedMember], x_BCHW: torch.Tensor, n_rows: int
+) -> tuple[FloatArray, FloatArray, torch.Tensor]:
     pooled: dict[str, torch.Tensor] = {}
     results = []
     for member in members:
@@ -183,7 +222,7 @@ def _predict_batch(members: Sequence[LoadedMember], x_BCHW: torch.Tensor, n_rows
         mu_B, sigma_B = network.predict(pooled[member.backbone_hash])
         results.append(member.scale.restore(mu_B[:n_rows].cpu().numpy(), sigma_B[:n_rows].cpu().numpy()))
     mu_MB, sigma_MB = zip(*results, strict=True)
-    return np.stack(mu_MB), np.stack(sigma_MB)
+    return np.stack(mu_MB), np.stack(sigma_MB), pooled[members[0].backbone_hash][:n_rows]
 
 
 def mixture(
@@ -243,6 +282,7 @@ def prediction_columns(
     *,
     positive: bool,
     use_MN: npt.ArrayLike | None = None,
+    sigma_scale: float = 1.0,
 ) -> dict[str, FloatArray]:
     """Columns of the prediction and score tables for one target.
 
@@ -252,6 +292,7 @@ def prediction_columns(
         sigma_MN: members' standard deviations, original unit.
         positive: whether relative uncertainty means something; if not, that column is NaN.
         use_MN: as in ``mixture``; out-of-fold members for training patients.
+        sigma_scale: recalibration: multiplies sigma, and its square both parts of the variance.
 
     Returns:
         ``<t>_mu``, ``<t>_sigma``, ``<t>_var_aleatoric``, ``<t>_var_epistemic`` of the mixture (ddof 0), and
@@ -261,13 +302,13 @@ def prediction_columns(
     reported = mixture(mu_MN, sigma_MN, ddof=0, use_MN=use_MN)
     pct_N = np.full_like(reported.mu_N, np.nan)
     if positive:
-        sigma_N = mixture(mu_MN, sigma_MN, ddof=1, use_MN=use_MN).sigma_N
+        sigma_N = sigma_scale * mixture(mu_MN, sigma_MN, ddof=1, use_MN=use_MN).sigma_N
         # The smallest denominator that stays under the ceiling; sigma is above zero, so this is no division by zero.
         pct_N = 100.0 * sigma_N / np.maximum(reported.mu_N, 100.0 * sigma_N / MAX_UNCERTAINTY_PCT)
     return {
         f"{target_name}_mu": reported.mu_N,
-        f"{target_name}_sigma": reported.sigma_N,
-        f"{target_name}_var_aleatoric": reported.var_aleatoric_N,
-        f"{target_name}_var_epistemic": reported.var_epistemic_N,
+        f"{target_name}_sigma": sigma_scale * reported.sigma_N,
+        f"{target_name}_var_aleatoric": sigma_scale**2 * reported.var_aleatoric_N,
+        f"{target_name}_var_epistemic": sigma_scale**2 * reported.var_epistemic_N,
         f"{target_name}_uncertainty_pct": pct_N,
     }

@@ -31,7 +31,8 @@ def bundle_uri(tmp_path_factory):
     uri = str(tmp_path_factory.mktemp("bundle") / "bundle")
     members = bundle_factory.make_members(1)
     stage2 = bundle_factory.make_stage2(members, 1)
-    write_bundle(uri, members=members, stage2=stage2, spec=bundle_factory.SPEC, metrics={}, lineage={})
+    ood = bundle_factory.make_ood(members, 1)
+    write_bundle(uri, members=members, ood=ood, stage2=stage2, spec=bundle_factory.SPEC, metrics={}, lineage={})
     return uri
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sarc_ray.bundle import load_bundle, write_bundle
 from sarc_ray.stage2.features import build_features
-from tests.bundle_factory import SPEC, TARGETS, make_members, make_pictures, make_stage2
+from tests.bundle_factory import SPEC, TARGETS, make_members, make_ood, make_pictures, make_stage2
 
 FOLDER = Path(__file__).parent / "bundle"
 SEED = 20230210
@@ -27,6 +27,7 @@ def main() -> None:
     write_bundle(
         str(FOLDER / "model"),
         members=members,
+        ood=make_ood(members, SEED),
         stage2=make_stage2(members, SEED),
         spec=SPEC,
         metrics={},

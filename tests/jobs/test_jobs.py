@@ -114,7 +114,8 @@ def test_a_submitted_job_writes_the_table_of_one_process(cluster, tmp_path, s3_u
     manifest, bundle, table = write_manifest(s3_url), f"{s3_url}/bundle", f"{s3_url}/scores"
     members = bundle_factory.make_members(1)
     stage2 = bundle_factory.make_stage2(members, 1)
-    write_bundle(bundle, members=members, stage2=stage2, spec=bundle_factory.SPEC, metrics={}, lineage={})
+    ood = bundle_factory.make_ood(members, 1)
+    write_bundle(bundle, members=members, ood=ood, stage2=stage2, spec=bundle_factory.SPEC, metrics={}, lineage={})
     create_key_file(str(tmp_path / "key"))
     # The working folder as 'ray job submit --working-dir .' would send it, less what a job does not need.
     for name in ("jobs", "sarc_ray"):

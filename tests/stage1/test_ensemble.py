@@ -12,6 +12,7 @@ from sarc_ray.stage1.ensemble import (
     EnsembleConfig,
     holdout_folds,
     mixture,
+    pooled_features,
     predict_from_features,
     predict_members,
     prediction_columns,
@@ -68,9 +69,9 @@ def test_too_few_members_or_patients():
     with pytest.raises(ConfigError, match="only 4 training patients"):
         holdout_folds(np.arange(4), np.arange(4.0), members=5, seed=0)
     with pytest.raises(ValueError, match="members: found 2 with out_of_fold"):
-        EnsembleConfig(members=2, out_of_fold=True)
+        EnsembleConfig(members=2, out_of_fold=True, recalibration="none", missing_allowed=0)
     with pytest.raises(ValueError, match="members: found 1"):
-        EnsembleConfig(members=1, out_of_fold=False)
+        EnsembleConfig(members=1, out_of_fold=False, recalibration="none", missing_allowed=0)
 
 
 # Check values of the project's notes on statistics: a mixture worked out by hand.
@@ -141,6 +142,16 @@ def test_relative_uncertainty_has_a_ceiling_and_needs_a_positive_target():
     assert np.isnan(prediction_columns("t", MU_M1, SIGMA_M1, positive=False)["t_uncertainty_pct"]).all()
 
 
+def test_recalibration_scales_sigma_and_both_parts_of_the_variance():
+    plain, scaled = (prediction_columns("t", MU_M1, SIGMA_M1, positive=True, sigma_scale=s) for s in (1.0, 1.5))
+    assert scaled["t_mu"][0] == plain["t_mu"][0]
+    for part, factor in (("sigma", 1.5), ("uncertainty_pct", 1.5), ("var_aleatoric", 2.25), ("var_epistemic", 2.25)):
+        assert scaled[f"t_{part}"][0] == pytest.approx(factor * plain[f"t_{part}"][0])
+    assert scaled["t_sigma"] ** 2 == pytest.approx(scaled["t_var_aleatoric"] + scaled["t_var_epistemic"])
+    with pytest.raises(ValueError, match="recalibration: found 'isotonic', allowed: none, scale"):
+        EnsembleConfig(members=4, out_of_fold=True, recalibration="isotonic", missing_allowed=0)
+
+
 @pytest.fixture(scope="module")
 def members():
     return [load_member(fit_toy(epochs=1, n=32, seed=seed)) for seed in (1, 2)]
@@ -176,6 +187,21 @@ def test_shared_convolutions_run_once(members, monkeypatch):
     x_NHW, _, _ = draw_pictures(8, seed=5)
     predict_members([members[0], members[0], members[1]], x_NHW, batch_size=8, device="cpu")
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("grid", [{}, {"feature_blocks": (3, 4), "pooling_grid": 2}])
+def test_pooled_features_come_from_the_same_forward_pass(grid, monkeypatch):
+    member = load_member(fit_toy(epochs=1, n=32, seed=1, **grid))
+    x_NHW, _, _ = draw_pictures(20, seed=5)
+    expected_NF = extract_features(
+        member.network, x_NHW, config=AugmentConfig(**AUGMENT), copies=0, seed=0, batch_size=8, threads=1, device="cpu"
+    )[0]
+    calls = []
+    original = type(member.network).feature_maps
+    monkeypatch.setattr(type(member.network), "feature_maps", lambda self, x: calls.append(1) or original(self, x))
+    features_NF = pooled_features(member, x_NHW, batch_size=8, device="cpu")
+    assert len(calls) == 3
+    np.testing.assert_array_equal(features_NF, expected_NF)
 
 
 def test_predicting_refuses_other_pictures(members):
