@@ -345,6 +345,8 @@ def _check_size(facts: StreamFacts, layout: Layout) -> None:
         raise ImageError(Reason.DECODE_FAILED, f"codestream of {found}, header of {stated}")
     if facts.bits > 8 * layout.dtype.itemsize:
         raise ImageError(Reason.DECODE_FAILED, f"codestream of {facts.bits} bits, {layout.bits_allocated} allocated")
+    if facts.components > layout.samples:  # JPEG 2000 allows 16384, and decoders make room for all of them
+        raise ImageError(Reason.DECODE_FAILED, f"codestream of {facts.components} samples, header of {layout.samples}")
 
 
 def _decoded(
