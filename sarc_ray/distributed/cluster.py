@@ -98,6 +98,11 @@ def _without_greeting() -> Iterator[None]:
         os.close(nowhere)
 
 
+def node_resources() -> list[dict[str, float]]:
+    """What each node that is up has in all, for example ``{"CPU": 8.0, "GPU": 1.0}``."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def cpu_count() -> int:
     """Logical CPUs of the whole cluster."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -1,18 +1,19 @@
 """Stage 1 on Ray Train: one single-worker trainer per member index, as many at once as the resources allow.
 
 ``ray.train.report`` is a barrier across the workers of one trainer and any worker's error restarts all of them, so
-members never share a trainer. Each has its own retries, checkpoints and a record that says it is finished.
+members never share a trainer. Each trainer has its own retries and checkpoints. Its worker trains the members of its
+index for all targets in turn, and keeps each as soon as it is finished; a target that fails does not keep the next
+ones from being trained.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,43 @@ import ray.train
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from sarc_ray import storage
-from sarc_ray.distributed.cluster import cpu_count, gpu_count
+from sarc_ray.distributed.cluster import node_resources
+from sarc_ray.distributed.finished import (
+    forget_failures,
+    is_finished,
+    read_failure,
+    read_finished,
+    write_failure,
+    write_finished,
+)
 from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.distributed.stream import Progress
-from sarc_ray.errors import ConfigError, TrainingError
+from sarc_ray.errors import ConfigError, SarcRayError
 from sarc_ray.stage1.features import FeatureArray, extract_features
 from sarc_ray.stage1.fit import EpochRecord
-from sarc_ray.stage1.member import MemberResult, MemberTask, train_member
+from sarc_ray.stage1.member import MemberResult, MemberTask, train_target
 from sarc_ray.stage1.network import build_network
 from sarc_ray.stage1.runtime import ByteArray, derive_seed
+from sarc_ray.stage1.shortfall import FailedMember
 
 # Pictures whose convolutions one task runs. Fixed, since the variations of a chunk are drawn from its own seed.
 _CHUNK_IMAGES = 32
+# Beside the training states in a checkpoint: by target, which nodes trained it, and from which epoch on.
+_ATTEMPTS = "attempts.json"
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedMembers:
+    """What came of a training.
+
+    Attributes:
+        members: one mapping of target name to member per task; failed members are absent.
+        failed: those, in order of index and target.
+    """
+
+    members: list[dict[str, MemberResult]]
+    failed: tuple[FailedMember, ...]
 
 
 def train_members(
@@ -44,11 +70,11 @@ def train_members(
     engine: EngineConfig,
     fingerprint: str,
     progress: Progress | None = None,
-) -> list[dict[str, MemberResult]]:
+) -> TrainedMembers:
     """Train every task's members in parallel workers.
 
     Args:
-        tasks: one per member index.
+        tasks: one per member index, with the same targets and settings.
         images_NSS: uint8 pictures, shared through the object store without copies per worker on a node.
         uri: folder for finished members and, while they train, their checkpoints; seen by all nodes.
         engine: resources, retries, checkpoints.
@@ -56,97 +82,130 @@ def train_members(
         progress: called with (member indices finished, indices in all).
 
     Returns:
-        One mapping of target name to member per task, equal to what :func:`train_member` gives in this process.
+        The members, equal to what :func:`train_member` gives in this process, and the names of those that failed
+        after all retries. While any failed, checkpoints stay, and the same call trains the failed ones alone.
 
     Raises:
-        TrainingError: members failed after all retries; names them. The others' work is kept.
-        ConfigError: more GPUs or threads asked for than the cluster has.
+        ConfigError: more GPUs or threads asked for than any node has.
     """
-    done = {task.index: _read_finished(uri, task, fingerprint) for task in tasks}
-    waiting = [task for task in tasks if done[task.index] is None]
+    targets = [target.name for target in tasks[0].targets]
+
+    def members_of(task: MemberTask) -> dict[str, MemberResult]:
+        return read_finished(uri, targets, task.index, fingerprint=fingerprint)
+
+    done = {task.index: members_of(task) for task in tasks}
+    waiting = [task for task in tasks if len(done[task.index]) < len(targets)]
+    errors: dict[int, BaseException] = {}
     if waiting:
         slots = _slots(tasks[0].fit.threads, engine)
         images_ref = ray.put(np.ascontiguousarray(images_NSS))
         features_ref = _shared_features(tasks[0], images_ref, len(images_NSS))
         refs = {"images": images_ref, **({"features": features_ref} if features_ref is not None else {})}
 
-        def fit(task: MemberTask) -> dict[str, MemberResult]:
-            return _run_trainer(task, refs, uri=uri, engine=engine, fingerprint=fingerprint)
+        def fit(task: MemberTask) -> None:
+            forget_failures(uri, targets, task.index)
+            _run_trainer(task, refs, uri=uri, engine=engine, fingerprint=fingerprint)
 
-        _fit_all(waiting, fit, slots=slots, done=done, progress=progress)
+        def tell(n_finished: int) -> None:
+            if progress is not None:
+                progress(len(tasks) - len(waiting) + n_finished, len(tasks))
+
+        errors = _fit_all(waiting, fit, slots=slots, tell=tell)
+        done |= {task.index: members_of(task) for task in waiting}
+    failed = tuple(
+        FailedMember(target_name=name, index=task.index, error=_why(uri, name, task.index, errors.get(task.index)))
+        for task in tasks
+        for name in targets
+        if name not in done[task.index]
+    )
+    if not failed:
         storage.remove_tree(storage.join(uri, "work"))
-    return [finished for task in tasks if (finished := done[task.index]) is not None]
+    return TrainedMembers(members=[done[task.index] for task in tasks], failed=failed)
 
 
 def _fit_all(
-    tasks: Sequence[MemberTask],
-    fit: Callable[[MemberTask], dict[str, MemberResult]],
-    *,
-    slots: int,
-    done: dict[int, dict[str, MemberResult] | None],
-    progress: Progress | None,
-) -> None:
-    """Bounded: a worker group that finds no room times out and retries for ever."""
+    tasks: Sequence[MemberTask], fit: Callable[[MemberTask], None], *, slots: int, tell: Callable[[int], None]
+) -> dict[int, BaseException]:
+    """Errors of trainers by index. Bounded: a worker group that finds no room times out and retries for ever."""
     pool = ThreadPoolExecutor(slots, thread_name_prefix="member")
-    failures: dict[int, BaseException] = {}
+    errors: dict[int, BaseException] = {}
     try:
-        futures: dict[Future[dict[str, MemberResult]], int] = {pool.submit(fit, task): task.index for task in tasks}
-        for future in as_completed(futures):
+        futures: dict[Future[None], int] = {pool.submit(fit, task): task.index for task in tasks}
+        for n_ended, future in enumerate(as_completed(futures), start=1):
             error = future.exception()
             if error is not None:
-                failures[futures[future]] = error
-            else:
-                done[futures[future]] = future.result()
-            if progress is not None:
-                progress(sum(result is not None for result in done.values()), len(done))
+                errors[futures[future]] = error
+            tell(n_ended - len(errors))
     finally:
         # On Ctrl-C the trainers that run are ended by leaving Ray, not waited for.
         pool.shutdown(wait=False, cancel_futures=True)
-    if failures:
-        first = failures[min(failures)]
-        names = ", ".join(str(index) for index in sorted(failures))
-        raise TrainingError(
-            f"ensemble member(s) {names} failed after all retries ({type(first).__name__}: {first}); the finished "
-            "members are kept: mend the cause and run the same command again"
-        ) from first
+    return errors
+
+
+def _why(uri: str, target_name: str, index: int, error: BaseException | None) -> str:
+    """The member's own error where its worker could note one, else the last line of its trainer's."""
+    noted = read_failure(uri, target_name, index)
+    if noted is not None:
+        return noted
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
 
 
 def _slots(threads: int, engine: EngineConfig) -> int:
+    """Members at once: as many as the nodes have room for, none of them on two nodes."""
     if engine.members_at_once is not None and engine.address != "local":
         return engine.members_at_once  # a cluster that grows on demand does not have its nodes yet
-    if engine.gpus_per_member > 0:
-        room = int(gpu_count() / engine.gpus_per_member)
-        if room < 1:
+    nodes = node_resources()
+    room = sum(_room(node, threads, engine.gpus_per_member) for node in nodes)
+    if room < 1:
+        cpus = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
+        gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
+        grows = "or set engine.members_at_once where the cluster grows on demand"
+        if engine.gpus_per_member > gpus:
             raise ConfigError(
-                f"engine.gpus_per_member: {engine.gpus_per_member} asked for, the cluster has {gpu_count():g} GPUs; "
-                "set it to 0 to train on CPUs, or set engine.members_at_once where the cluster grows on demand"
+                f"engine.gpus_per_member: {engine.gpus_per_member} asked for, the largest node has {gpus:g} GPUs; "
+                f"set it to 0 to train on CPUs, {grows}"
             )
-    else:
-        room = cpu_count() // threads
-        if room < 1:
-            raise ConfigError(
-                f"fit.threads: {threads} asked for, the cluster has {cpu_count()} CPUs; set it to at most that, "
-                "or set engine.members_at_once where the cluster grows on demand"
-            )
+        raise ConfigError(
+            f"fit.threads: {threads} asked for, the largest node has {cpus:g} CPUs; set it to at most that, {grows}"
+        )
     return min(room, engine.members_at_once or room)
+
+
+def _room(node: Mapping[str, float], threads: int, gpus_per_member: float) -> int:
+    """Members that fit on a node; a fraction of a GPU is of one GPU, never of two."""
+    by_cpu = int(node.get("CPU", 0.0) // threads)
+    if gpus_per_member == 0:
+        return by_cpu
+    gpus = node.get("GPU", 0.0)
+    if gpus_per_member < 1:
+        by_gpu = int(gpus) * int(1.0 / gpus_per_member + _ROUNDING)
+    else:
+        by_gpu = int(gpus // gpus_per_member)
+    return min(by_cpu, by_gpu)
+
+
+def _scaling(threads: int, engine: EngineConfig) -> ray.train.ScalingConfig:
+    """One worker; it reserves as many CPUs as torch will use threads."""
+    gpus = {"GPU": engine.gpus_per_member} if engine.gpus_per_member > 0 else {}
+    return ray.train.ScalingConfig(num_workers=1, use_gpu=bool(gpus), resources_per_worker={"CPU": threads, **gpus})
 
 
 def _run_trainer(
     task: MemberTask, refs: Mapping[str, Any], *, uri: str, engine: EngineConfig, fingerprint: str
-) -> dict[str, MemberResult]:
+) -> None:
     fs, path = storage.arrow_filesystem(storage.join(uri, "work"))
     fs.create_dir(path, recursive=True)
     trainer = DataParallelTrainer(
         _worker,
-        train_loop_config={"task": task, "refs": dict(refs), "checkpoint_interval_s": engine.checkpoint_interval_s},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=1,
-            use_gpu=engine.gpus_per_member > 0,
-            resources_per_worker={
-                "CPU": task.fit.threads,
-                **({"GPU": engine.gpus_per_member} if engine.gpus_per_member > 0 else {}),
-            },
-        ),
+        train_loop_config={
+            "task": task,
+            "refs": dict(refs),
+            "uri": uri,
+            "fingerprint": fingerprint,
+            "checkpoint_interval_s": engine.checkpoint_interval_s,
+        },
+        scaling_config=_scaling(task.fit.threads, engine),
         run_config=ray.train.RunConfig(
             name=f"{fingerprint}-m{task.index:02d}",
             storage_path=path,
@@ -155,111 +214,78 @@ def _run_trainer(
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
     )
-    checkpoint = trainer.fit().checkpoint
-    assert checkpoint is not None  # the worker's last report carries one
-    with checkpoint.as_directory() as folder:
-        finished, _ = _read_checkpoint(Path(folder))
-    _write_finished(uri, task, finished, fingerprint)
-    return finished
+    trainer.fit()
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """In the trainer's process: unpack, one pure call that reports as it goes, last report with all members."""
+    """In the trainer's process: one target after another, each from where an earlier worker left it."""
     task: MemberTask = config["task"]
+    uri, fingerprint = config["uri"], config["fingerprint"]
     images_NSS = ray.get(config["refs"]["images"])
     features_KNF = ray.get(config["refs"]["features"]) if "features" in config["refs"] else None
-    finished: dict[str, MemberResult] = {}
-    states: dict[str, bytes] = {}
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            finished, states = _read_checkpoint(Path(folder))
-    last_report = time.monotonic()
-
-    def on_epoch(target: str, record: EpochRecord, snapshot: Callable[[], bytes]) -> None:
-        nonlocal last_report
-        if time.monotonic() - last_report >= config["checkpoint_interval_s"]:
-            _report(finished, {target: snapshot()}, {"epoch": record.epoch, "tune_nll": record.tune_nll})
-            last_report = time.monotonic()
-
-    def on_member(target: str, result: MemberResult) -> None:
-        finished[target] = result
-
-    results = train_member(
-        task,
-        images_NSS,
-        features_KNF=features_KNF,
-        finished=finished,
-        states=states,
-        on_epoch=on_epoch,
-        on_member=on_member,
-    )
-    _report(results, {}, {"members": len(results)})
+    log = _Log(config["checkpoint_interval_s"])
+    lost: list[BaseException] = []
+    for number, target in enumerate(task.targets):
+        if is_finished(uri, target.name, task.index, fingerprint=fingerprint):
+            continue
+        try:
+            result = train_target(
+                task,
+                number,
+                images_NSS,
+                features_KNF=features_KNF,
+                state=log.states.get(target.name),
+                on_epoch=log.epoch_of(target.name),
+            )
+            attempts = log.attempts.get(target.name, [])
+            write_finished(uri, target.name, task.index, result, fingerprint=fingerprint, attempts=attempts)
+            log.states.pop(target.name, None)
+        except Exception as error:  # whatever it is, the targets that follow are other members
+            write_failure(uri, target.name, task.index, error)
+            # What our own code refuses, it will refuse again; anything else may be the machine's fault.
+            if not isinstance(error, SarcRayError | ValueError):
+                lost.append(error)
+    if lost:
+        raise lost[0]
 
 
-def _report(finished: Mapping[str, MemberResult], states: Mapping[str, bytes], metrics: dict[str, Any]) -> None:
-    with tempfile.TemporaryDirectory(prefix="sarc-ray-member-") as folder:
-        for target, result in finished.items():
-            for name, data in _pack(result).items():
-                Path(folder, f"{target}.{name}").write_bytes(data)
-        for target, state in states.items():
-            Path(folder, f"{target}.state").write_bytes(state)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+class _Log:
+    """What a worker knows of earlier workers, and tells the next one: training states, and who trained from when."""
 
+    def __init__(self, interval_s: float) -> None:
+        self.interval_s = interval_s
+        self.states: dict[str, bytes] = {}
+        self.attempts: dict[str, list[dict[str, Any]]] = {}
+        self.last_report = time.monotonic()
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                self.states = {path.stem: path.read_bytes() for path in sorted(Path(folder).glob("*.state"))}
+                self.attempts = json.loads(Path(folder, _ATTEMPTS).read_text(encoding="utf-8"))
 
-def _read_checkpoint(folder: Path) -> tuple[dict[str, MemberResult], dict[str, bytes]]:
-    finished = {
-        path.name.removesuffix(".safetensors"): _unpack(
-            {name: path.with_name(path.name.replace(".safetensors", f".{name}")).read_bytes() for name in _PARTS}
-        )
-        for path in sorted(folder.glob("*.safetensors"))
-    }
-    states = {path.name.removesuffix(".state"): path.read_bytes() for path in sorted(folder.glob("*.state"))}
-    return finished, states
+    def epoch_of(self, target_name: str) -> Callable[[EpochRecord, Callable[[], bytes]], None]:
+        """The ``on_epoch`` of a target: from time to time its state becomes the checkpoint."""
+        began = False
 
+        def on_epoch(record: EpochRecord, snapshot: Callable[[], bytes]) -> None:
+            nonlocal began
+            if not began:
+                node = ray.get_runtime_context().get_node_id()
+                self.attempts.setdefault(target_name, []).append({"node": node, "epoch": record.epoch})
+                began = True
+            if time.monotonic() - self.last_report >= self.interval_s:
+                self.states[target_name] = snapshot()
+                self._report({"epoch": record.epoch, "tune_nll": record.tune_nll})
+                self.last_report = time.monotonic()
 
-# A finished member as files: itself, what it says of every image, and its training history.
-_PARTS = ("safetensors", "npz", "json")
+        return on_epoch
 
-
-def _pack(result: MemberResult) -> dict[str, bytes]:
-    predictions = io.BytesIO()
-    np.savez(predictions, mu_N=result.mu_N, sigma_N=result.sigma_N)
-    history = json.dumps([asdict(record) for record in result.history])
-    return {"safetensors": result.data, "npz": predictions.getvalue(), "json": history.encode()}
-
-
-def _unpack(parts: Mapping[str, bytes]) -> MemberResult:
-    predictions = np.load(io.BytesIO(parts["npz"]), allow_pickle=False)
-    return MemberResult(
-        data=parts["safetensors"],
-        mu_N=predictions["mu_N"],
-        sigma_N=predictions["sigma_N"],
-        history=tuple(EpochRecord(**record) for record in json.loads(parts["json"])),
-    )
-
-
-def _member_uri(uri: str, task: MemberTask, target: str, part: str) -> str:
-    return storage.join(uri, target, f"member-{task.index:02d}.{part}")
-
-
-def _write_finished(uri: str, task: MemberTask, finished: Mapping[str, MemberResult], fingerprint: str) -> None:
-    # Until the record is there again, the files may be of two trainings.
-    storage.remove_tree(storage.join(uri, f"done-{task.index:02d}.json"))
-    for target, result in finished.items():
-        for part, data in _pack(result).items():
-            storage.write_bytes(_member_uri(uri, task, target, part), data)
-    storage.write_json(storage.join(uri, f"done-{task.index:02d}.json"), {"fingerprint": fingerprint})
-
-
-def _read_finished(uri: str, task: MemberTask, fingerprint: str) -> dict[str, MemberResult] | None:
-    record_uri = storage.join(uri, f"done-{task.index:02d}.json")
-    if not storage.exists(record_uri) or storage.read_json(record_uri)["fingerprint"] != fingerprint:
-        return None
-    return {
-        target.name: _unpack({p: storage.read_bytes(_member_uri(uri, task, target.name, p)) for p in _PARTS})
-        for target in task.targets
-    }
+    def _report(self, metrics: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory(prefix="sarc-ray-member-") as folder:
+            for target_name, state in self.states.items():
+                Path(folder, f"{target_name}.state").write_bytes(state)
+            Path(folder, _ATTEMPTS).write_text(json.dumps(self.attempts), encoding="utf-8")
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def _shared_features(task: MemberTask, images_ref: Any, n_images: int) -> Any | None:

@@ -5,7 +5,6 @@ Shapes: N images of the training and tuning patients, S rows and columns, T targ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +15,7 @@ from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import member_from_bytes, member_to_bytes
 from sarc_ray.stage1.ensemble import predict_from_features, predict_members
 from sarc_ray.stage1.features import CachedFeatures, FeatureArray
-from sarc_ray.stage1.fit import EpochRecord, FitConfig, TrainedMember, fit_member
+from sarc_ray.stage1.fit import EpochRecord, FitConfig, OnEpoch, TrainedMember, fit_member
 from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.runtime import ByteArray, PictureRows, derive_seed
 
@@ -68,64 +67,51 @@ class MemberResult:
     history: tuple[EpochRecord, ...] = field(repr=False)
 
 
-# Called after each epoch with the target's name, the epoch's record and a function that makes resumable bytes.
-OnEpoch = Callable[[str, EpochRecord, Callable[[], bytes]], None]
-# Called when a target's member is finished.
-OnMember = Callable[[str, MemberResult], None]
-
-
 def train_member(
-    task: MemberTask,
-    images_NSS: ByteArray,
-    *,
-    features_KNF: FeatureArray | None = None,
-    finished: Mapping[str, MemberResult] | None = None,
-    states: Mapping[str, bytes] | None = None,
-    on_epoch: OnEpoch | None = None,
-    on_member: OnMember | None = None,
+    task: MemberTask, images_NSS: ByteArray, *, features_KNF: FeatureArray | None = None
 ) -> dict[str, MemberResult]:
     """Train the members of one index, one target after another.
 
     Args:
         task: what to learn.
         images_NSS: uint8 pictures of all N images.
-        features_KNF: shared features of the frozen convolutions, where ``task.fit.cache_features`` asks for them.
-        finished: members of an earlier, interrupted call; not trained again.
-        states: by target, resumable bytes of an interrupted fit.
-        on_epoch: told of each epoch.
-        on_member: told of each member that is finished.
+        features_KNF: as in :func:`train_target`.
 
     Returns:
         By target name, in the order of ``task.targets``.
     """
-    results = dict(finished or {})
-    for number, target in enumerate(task.targets):
-        if target.name in results:
-            continue
-        results[target.name] = _train_target(
-            task, number, images_NSS, features_KNF, (states or {}).get(target.name), on_epoch
-        )
-        if on_member is not None:
-            on_member(target.name, results[target.name])
-    return {target.name: results[target.name] for target in task.targets}
+    return {
+        target.name: train_target(task, number, images_NSS, features_KNF=features_KNF)
+        for number, target in enumerate(task.targets)
+    }
 
 
-def _train_target(
+def train_target(
     task: MemberTask,
     number: int,
     images_NSS: ByteArray,
-    features_KNF: FeatureArray | None,
-    state: bytes | None,
-    on_epoch: OnEpoch | None,
+    *,
+    features_KNF: FeatureArray | None = None,
+    state: bytes | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> MemberResult:
+    """Train the member of one index for one target; it does not depend on the other targets' members.
+
+    Args:
+        task: what to learn.
+        number: of the target in ``task.targets``.
+        images_NSS: uint8 pictures of all N images.
+        features_KNF: shared features of the frozen convolutions, where ``task.fit.cache_features`` asks for them.
+        state: resumable bytes of an interrupted training.
+        on_epoch: told of each epoch.
+
+    Raises:
+        ValueError: too few pictures with a measurement, or settings that do not fit.
+        TrainingError: the likelihood is lost, or ``state`` is of another training.
+    """
     target, y_N = task.targets[number], task.y_TN[number]
     measured_N = np.isfinite(y_N)
     train_N, tune_N = task.fit_N & measured_N, task.tune_N & measured_N
-
-    def tell(record: EpochRecord, snapshot: Callable[[], bytes]) -> None:
-        if on_epoch is not None:
-            on_epoch(target.name, record, snapshot)
-
     trained = fit_member(
         x_train_NHW=PictureRows(table_NHW=images_NSS, rows_K=np.flatnonzero(train_N)),
         y_train_N=y_N[train_N],
@@ -140,7 +126,7 @@ def _train_target(
         if features_KNF is None
         else CachedFeatures(train_KNF=features_KNF[:, train_N], tune_NF=features_KNF[0, tune_N]),
         state=state,
-        on_epoch=tell,
+        on_epoch=on_epoch,
     )
     return _with_predictions(trained, images_NSS, features_KNF, task.fit)
 

@@ -1,98 +1,52 @@
 """Members trained by the engine equal those trained directly, whatever the number of workers; failures stay apart."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sarc_ray import storage
-from sarc_ray.cohort.schema import TargetConfig
-from sarc_ray.distributed.train import _slots, train_members
-from sarc_ray.errors import ConfigError, TrainingError
-from sarc_ray.stage1.augment import AugmentConfig
-from sarc_ray.stage1.fit import FitConfig
-from sarc_ray.stage1.member import MemberTask, train_member
-from sarc_ray.stage1.network import NetworkConfig
+from sarc_ray.distributed.finished import read_finished
+from sarc_ray.distributed.train import _room, _scaling, _slots, train_members
+from sarc_ray.errors import ConfigError
+from sarc_ray.stage1.member import train_member
+from tests.distributed.members import make_images, make_task, same
 from tests.engine import engine_config
 
-N_IMAGES, SIZE_PX = 48, 32
-
-
-def target(name):
-    return TargetConfig(name=name, label=name, unit="kg", higher_is_worse=False, transform="identity", positive=True)
-
-
-def make_task(index, **changes):
-    rng = np.random.default_rng(7)
-    fit = FitConfig(
-        epochs=2,
-        patience=2,
-        batch_size=16,
-        learning_rate=1e-3,
-        weight_decay=0.0,
-        clip_norm=5.0,
-        beta_nll=0.0,
-        threads=1,
-        device="cpu",
-        cache_features=False,
-        ridge_start=False,
-        precision="float32",
-    )
-    values = {
-        "index": index,
-        "seed": 11,
-        "fit_N": np.arange(N_IMAGES) % 3 != index % 3,
-        "tune_N": np.arange(N_IMAGES) >= 40,
-        "targets": (target("alm_kg"), target("hgs_kg")),
-        "y_TN": np.where(rng.random((2, N_IMAGES)) < 0.1, np.nan, rng.normal(20, 4, (2, N_IMAGES))),
-        "network": NetworkConfig(
-            backbone="compact",
-            weights="random",
-            trainable="all",
-            feature_blocks=(),
-            pooling_grid=1,
-            hidden_units=(8,),
-            dropout=0.1,
-        ),
-        "augment": AugmentConfig(
-            copies=1,
-            shift_fraction=0.05,
-            rotation_degrees=5.0,
-            horizontal_flip=True,
-            zoom_fraction=0.05,
-            brightness_fraction=0.1,
-            multiply_fraction=0.1,
-        ),
-        "fit": fit,
-    }
-    return MemberTask(**(values | changes))
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def images():
-    return np.random.default_rng(3).integers(0, 256, (N_IMAGES, SIZE_PX, SIZE_PX)).astype(np.uint8)
+    return make_images()
 
 
-def same(a, b):
-    return all(
-        a[name].data == b[name].data
-        and np.array_equal(a[name].mu_N, b[name].mu_N)
-        and np.array_equal(a[name].sigma_N, b[name].sigma_N)
-        and a[name].history == b[name].history
-        for name in ("alm_kg", "hgs_kg")
-    )
+def unmeasured(number, **changes):
+    """A task whose target of this number always fails: nothing was measured, so that no fit is possible."""
+    y_TN = make_task(1).y_TN.copy()
+    y_TN[number] = np.nan
+    return make_task(1, y_TN=y_TN, **changes)
+
+
+def records(uri):
+    return {str(path.relative_to(uri)): path.stat().st_mtime_ns for path in Path(uri).rglob("*.done.json")}
 
 
 def test_distributed_equals_direct_and_finished_members_are_not_trained_again(ray_session, tmp_path, images):
     tasks = [make_task(index) for index in range(3)]
     direct = [train_member(task, images) for task in tasks]
     uri = str(tmp_path / "members")
-    # The first member alone, as an interrupted run leaves it; then all three, two at a time.
-    (first,) = train_members(tasks[:1], images, uri=uri, engine=engine_config(members_at_once=1), fingerprint="f")
-    assert same(first, direct[0])
-    written = storage.content_id(f"{uri}/alm_kg/member-00.safetensors")
+    # The first index alone by one worker, as an interrupted run leaves it; then the others, two at a time.
+    first = train_members(tasks[:1], images, uri=uri, engine=engine_config(members_at_once=1), fingerprint="f")
+    assert same(first.members[0], direct[0])
+    written = records(uri)
     seen = []
-    members = train_members(
+    trained = train_members(
         tasks,
         images,
         uri=uri,
@@ -100,26 +54,75 @@ def test_distributed_equals_direct_and_finished_members_are_not_trained_again(ra
         fingerprint="f",
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert all(same(a, b) for a, b in zip(members, direct, strict=True))
-    assert storage.content_id(f"{uri}/alm_kg/member-00.safetensors") == written
+    assert trained.failed == ()
+    assert all(same(a, b) for a, b in zip(trained.members, direct, strict=True))
+    assert written.items() <= records(uri).items()
+    assert len(records(uri)) == 6
     assert seen == [(2, 3), (3, 3)]
     assert not storage.exists(f"{uri}/work")
 
 
-def test_one_failing_member_does_not_cost_the_others(ray_session, tmp_path, images):
-    bad = make_task(1, y_TN=np.full((2, N_IMAGES), np.nan))  # nothing was measured: no fit is possible
+def test_one_failing_member_costs_no_other_and_the_next_run_trains_it_alone(ray_session, tmp_path, images):
     uri = str(tmp_path / "members")
-    with pytest.raises(TrainingError, match=r"member\(s\) 1 failed"):
-        train_members([make_task(0), bad], images, uri=uri, engine=engine_config(member_retries=0), fingerprint="f")
-    assert storage.exists(f"{uri}/done-00.json")
-    assert not storage.exists(f"{uri}/done-01.json")
+    tasks = [make_task(0), unmeasured(0)]
+    trained = train_members(tasks, images, uri=uri, engine=engine_config(), fingerprint="f")
+    assert [member.name for member in trained.failed] == ["alm_kg 1"]
+    assert "x_train_NHW" in trained.failed[0].error
+    # The same worker's next target was trained all the same.
+    direct = [train_member(make_task(index), images) for index in (0, 1)]
+    assert same(trained.members[0], direct[0])
+    assert same(trained.members[1], direct[1], targets=("hgs_kg",))
+    assert list(trained.members[1]) == ["hgs_kg"]
+    written = records(uri)
+    assert sorted(written) == ["alm_kg/member-00.done.json", "hgs_kg/member-00.done.json", "hgs_kg/member-01.done.json"]
+    assert storage.exists(f"{uri}/work")
+    assert json.loads(Path(uri, "alm_kg", "member-01.failed.json").read_text())["error"] == trained.failed[0].error
+
+    mended = train_members([make_task(0), make_task(1)], images, uri=uri, engine=engine_config(), fingerprint="f")
+    assert mended.failed == ()
+    assert all(same(a, b) for a, b in zip(mended.members, direct, strict=True))
+    assert set(records(uri).items()) - set(written.items()) == {
+        ("alm_kg/member-01.done.json", records(uri)["alm_kg/member-01.done.json"])
+    }
+    assert not Path(uri, "alm_kg", "member-01.failed.json").exists()
+
+
+@pytest.mark.slow
+def test_a_node_killed_in_mid_training_costs_no_member_its_work(tmp_path, images):
+    """Three nodes of one CPU, two members at once; the node of the first is killed after a few epochs."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.distributed.lost_node", str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    told = json.loads((tmp_path / "told.json").read_text())
+    tasks = [make_task(index, epochs=told["epochs"]) for index in range(3)]
+    for task in tasks:
+        trained = read_finished(str(tmp_path / "members"), ["alm_kg", "hgs_kg"], task.index, fingerprint="f")
+        assert same(trained, train_member(task, images)), task.index
+    attempts = {
+        str(path.relative_to(tmp_path / "members")): json.loads(path.read_text())["attempts"]
+        for path in sorted((tmp_path / "members").rglob("*.done.json"))
+    }
+    assert len(attempts) == 6
+    hit = attempts["alm_kg/member-00.done.json"]
+    assert [entry["node"] == told["killed"] for entry in hit] == [True, False]
+    assert hit[0]["epoch"] == 0
+    assert 0 < hit[1]["epoch"] < told["epochs"]  # from its checkpoint, not from the start
+    others = [entries for name, entries in attempts.items() if name != "alm_kg/member-00.done.json"]
+    assert all(len(entries) == 1 and entries[0]["epoch"] == 0 for entries in others)
 
 
 @pytest.mark.parametrize(
     ("engine", "fit", "message"),
     [
-        ({"gpus_per_member": 1.0}, {}, "gpus_per_member: 1.0 asked for, the cluster has 0 GPUs"),
-        ({}, {"threads": 64}, "fit.threads: 64 asked for, the cluster has 2 CPUs"),
+        ({"gpus_per_member": 1.0}, {}, "gpus_per_member: 1.0 asked for, the largest node has 0 GPUs"),
+        ({}, {"threads": 64}, "fit.threads: 64 asked for, the largest node has 2 CPUs"),
     ],
 )
 def test_resources_that_are_not_there_are_refused(ray_session, tmp_path, images, engine, fit, message):
@@ -133,3 +136,28 @@ def test_a_growing_cluster_is_asked_for_what_the_configuration_says(ray_session)
     engine = engine_config(address="auto", gpus_per_member=1.0, members_at_once=5)
     assert _slots(8, engine) == 5
     assert _slots(1, engine_config(members_at_once=5)) == 2
+
+
+@pytest.mark.parametrize(
+    ("node", "threads", "gpus", "room"),
+    [
+        ({"CPU": 7.0}, 2, 0.0, 3),
+        ({"CPU": 1.0}, 2, 0.0, 0),
+        ({"CPU": 64.0, "GPU": 2.0}, 2, 0.5, 4),
+        ({"CPU": 64.0, "GPU": 2.0}, 2, 0.6, 2),  # a third would need two fifths of two GPUs
+        ({"CPU": 64.0, "GPU": 1.0}, 2, 1 / 3, 3),
+        ({"CPU": 64.0, "GPU": 8.0}, 2, 3.0, 2),
+        ({"CPU": 5.0, "GPU": 8.0}, 2, 0.25, 2),  # the CPUs are what is short
+        ({"CPU": 64.0}, 2, 0.5, 0),
+    ],
+)
+def test_a_node_has_room_for_whole_members(node, threads, gpus, room):
+    assert _room(node, threads, gpus) == room
+
+
+def test_a_worker_reserves_as_many_cpus_as_its_member_has_threads():
+    assert _scaling(3, engine_config()).resources_per_worker == {"CPU": 3}
+    with_gpu = _scaling(2, engine_config(gpus_per_member=0.25))
+    assert with_gpu.resources_per_worker == {"CPU": 2, "GPU": 0.25}
+    assert with_gpu.use_gpu
+    assert with_gpu.num_workers == 1

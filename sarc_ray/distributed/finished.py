@@ -1,0 +1,98 @@
+"""Members in a run's folder: each as files with a record that is written last, or a note of why it failed.
+
+Workers write here themselves, as soon as a member is finished: whatever happens to its worker, its trainer or the
+driver afterwards, it is never trained again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from sarc_ray import storage
+from sarc_ray.stage1.fit import EpochRecord
+from sarc_ray.stage1.member import MemberResult
+
+# A finished member: itself, what it says of every image, and its training history.
+_PARTS = ("safetensors", "npz", "json")
+
+
+def write_finished(
+    uri: str, target_name: str, index: int, result: MemberResult, *, fingerprint: str, attempts: Sequence[Any]
+) -> None:
+    """Keep a finished member.
+
+    Args:
+        uri: folder of the members.
+        target_name: what it predicts.
+        index: its number.
+        result: the member.
+        fingerprint: of all that decides it.
+        attempts: one entry per worker that trained it: the node, and the epoch it began with.
+    """
+    # Until the record is there again, the files may be of two trainings.
+    storage.remove_tree(_file(uri, target_name, index, "done.json"))
+    for part, data in _pack(result).items():
+        storage.write_bytes(_file(uri, target_name, index, part), data)
+    storage.remove_tree(_file(uri, target_name, index, "failed.json"))
+    record = {"fingerprint": fingerprint, "attempts": list(attempts)}
+    storage.write_json(_file(uri, target_name, index, "done.json"), record)
+
+
+def is_finished(uri: str, target_name: str, index: int, *, fingerprint: str) -> bool:
+    """Whether a member of these inputs is there."""
+    record_uri = _file(uri, target_name, index, "done.json")
+    return storage.exists(record_uri) and bool(storage.read_json(record_uri)["fingerprint"] == fingerprint)
+
+
+def read_finished(uri: str, target_names: Sequence[str], index: int, *, fingerprint: str) -> dict[str, MemberResult]:
+    """The finished members of one index, by target; targets whose member is not finished are left out."""
+    return {
+        name: _unpack({part: storage.read_bytes(_file(uri, name, index, part)) for part in _PARTS})
+        for name in target_names
+        if is_finished(uri, name, index, fingerprint=fingerprint)
+    }
+
+
+def write_failure(uri: str, target_name: str, index: int, error: BaseException) -> None:
+    """Note why a member failed; the note goes when the member is finished."""
+    told = f"{type(error).__name__}: {error}"
+    storage.write_json(_file(uri, target_name, index, "failed.json"), {"error": told})
+
+
+def read_failure(uri: str, target_name: str, index: int) -> str | None:
+    """The note, where there is one."""
+    note_uri = _file(uri, target_name, index, "failed.json")
+    return str(storage.read_json(note_uri)["error"]) if storage.exists(note_uri) else None
+
+
+def forget_failures(uri: str, target_names: Sequence[str], index: int) -> None:
+    """Take away the notes of an earlier run."""
+    for name in target_names:
+        storage.remove_tree(_file(uri, name, index, "failed.json"))
+
+
+def _file(uri: str, target_name: str, index: int, part: str) -> str:
+    return storage.join(uri, target_name, f"member-{index:02d}.{part}")
+
+
+def _pack(result: MemberResult) -> dict[str, bytes]:
+    predictions = io.BytesIO()
+    np.savez(predictions, mu_N=result.mu_N, sigma_N=result.sigma_N)
+    history = json.dumps([asdict(record) for record in result.history])
+    return {"safetensors": result.data, "npz": predictions.getvalue(), "json": history.encode()}
+
+
+def _unpack(parts: Mapping[str, bytes]) -> MemberResult:
+    predictions = np.load(io.BytesIO(parts["npz"]), allow_pickle=False)
+    return MemberResult(
+        data=parts["safetensors"],
+        mu_N=predictions["mu_N"],
+        sigma_N=predictions["sigma_N"],
+        history=tuple(EpochRecord(**record) for record in json.loads(parts["json"])),
+    )
