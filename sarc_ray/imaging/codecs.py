@@ -16,7 +16,7 @@ import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -231,7 +231,7 @@ def _jpeg(frame: Buffer, layout: Layout, reduction: int) -> Decoded:
     facts = codestream.read_jpeg(frame)
     _check_size(facts, layout)
     if facts.jpeg_ls:
-        return _decoded(jpegls_decode(bytes(frame)), facts, layout, lossless=True)
+        return _decoded(jpegls_decode(_as_bytes(frame)), facts, layout, lossless=True)
     if facts.lossless_jpeg:
         return _decoded(_libjpeg(frame), facts, layout, lossless=True)
     if facts.bits == 8 and facts.components == 1 and not layout.signed:
@@ -239,9 +239,14 @@ def _jpeg(frame: Buffer, layout: Layout, reduction: int) -> Decoded:
     return _decoded(_libjpeg(frame), facts, layout, lossless=False)
 
 
+def _as_bytes(frame: Buffer) -> bytes:
+    """The buffer itself: imagecodecs' decoders take views, which its stubs leave out."""
+    return cast("bytes", frame)
+
+
 def _libjpeg(frame: Buffer) -> IntArray:
     """All samples as they are coded: telling colour from grey needs them unconverted."""
-    pixels: IntArray = jpeg8_decode(bytes(frame), colorspace="UNKNOWN", outcolorspace="UNKNOWN")
+    pixels: IntArray = jpeg8_decode(_as_bytes(frame), colorspace="UNKNOWN", outcolorspace="UNKNOWN")
     return pixels
 
 
@@ -273,7 +278,7 @@ def _jpeg2000(frame: Buffer, layout: Layout, reduction: int) -> Decoded:
 
 def _full_wavelets(frame: Buffer) -> IntArray:
     # OpenJPH gives half a picture where the codestream is damaged, but the tile-parts were walked.
-    pixels: IntArray = (htj2k_decode if _is_high_throughput(frame) else jpeg2k_decode)(bytes(frame))
+    pixels: IntArray = (htj2k_decode if _is_high_throughput(frame) else jpeg2k_decode)(_as_bytes(frame))
     return pixels
 
 
@@ -296,7 +301,7 @@ def _reduced_wavelets(frame: Buffer, facts: StreamFacts, layout: Layout, reducti
         # OpenJPH does not clamp, and its 16-bit output wraps around; with room above the pixels that can be undone.
         roomy = min(facts.bits, layout.bits_stored) <= 14 and facts.bits > 8
         if _is_high_throughput(frame) and roomy:
-            pixels_HW: IntArray = htj2k_decode(bytes(frame), skipres=reduction).view(np.int16)
+            pixels_HW: IntArray = htj2k_decode(_as_bytes(frame), skipres=reduction).view(np.int16)
         else:
             pixels_HW = _openjpeg(frame, facts, reduction)
     except (OSError, RuntimeError, ValueError):  # A tile-part may have fewer levels than the main header says.
@@ -333,7 +338,7 @@ def _jpeg_xl(frame: Buffer, layout: Layout, reduction: int) -> Decoded:
     facts = codestream.read_jpeg_xl(frame)
     if (facts.rows, facts.columns) != (layout.rows, layout.columns):
         raise ImageError(Reason.DECODE_FAILED, f"codestream of {(facts.rows, facts.columns)}, header says otherwise")
-    pixels: IntArray = jpegxl_decode(bytes(frame), numthreads=1)
+    pixels: IntArray = jpegxl_decode(_as_bytes(frame), numthreads=1)
     if not np.issubdtype(pixels.dtype, np.integer):
         raise ImageError(Reason.UNSUPPORTED_PIXELS, f"JPEG XL of {pixels.dtype}")
     return _decoded(pixels, facts, layout, lossless=True)

@@ -16,8 +16,8 @@ _UNDEFINED = 0xFFFFFFFF
 _ENDS = (b"\xff\xd9", b"\xff\xd9\x00", b"\xff\xd9\xff")
 
 
-def first_frame(value: memoryview, n_frames: int, extended_offsets: Sequence[int] | None = None) -> bytes:
-    """The first encoded frame.
+def first_frame(value: memoryview, n_frames: int, extended_offsets: Sequence[int] | None = None) -> bytes | memoryview:
+    """The first encoded frame; a view where it is one fragment.
 
     Args:
         value: Pixel Data's value: items, of which the first is the Basic Offset Table.
@@ -53,7 +53,9 @@ def first_frame(value: memoryview, n_frames: int, extended_offsets: Sequence[int
     raise ImageError(Reason.DECODE_FAILED, f"{len(fragments)} fragments for {n_frames} frames, and no offset table")
 
 
-def _joined(value: memoryview, fragments: Sequence[tuple[int, int]]) -> bytes:
+def _joined(value: memoryview, fragments: Sequence[tuple[int, int]]) -> bytes | memoryview:
+    if len(fragments) == 1:
+        return value[slice(*fragments[0])]
     return b"".join(value[start:end] for start, end in fragments)
 
 

@@ -195,3 +195,9 @@ def test_real_radiographs_come_out_upright_in_grey() -> None:
         middle.append(result.image_HW[100:180, 105:120].mean())
     # Lungs hold air and are darker than the spine and heart, in MONOCHROME1 and 2 alike.
     assert np.mean(np.array(middle) > np.array(corner)) > 0.9
+
+
+@pytest.mark.parametrize("size", [1, 2, 199, 201, 50_176])
+def test_sorted_percentiles_are_numpys(size: int) -> None:
+    values = np.random.default_rng(size).normal(2000.0, 300.0, size).astype(np.float32)
+    assert module._percentiles(values) == np.percentile(values, module.PERCENTILES).tolist()
