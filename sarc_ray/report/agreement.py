@@ -17,11 +17,12 @@ from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.evaluation.rows import numbers
 from sarc_ray.report import style, words
 from sarc_ray.report.content import Absent, Report, TestSet
-from sarc_ray.stats import agreement
+from sarc_ray.stats import agreement, uncertainty
 from sarc_ray.stats.arrays import Interval
 
 # More spikes than this cannot be told apart in a figure of this width.
 _MAX_SPIKES = 250
+_MIN_KEPT, _CURVE_POINTS = 5, 200
 
 
 def concordance_figure(report: Report, test_set: TestSet, target: TargetConfig) -> style.Figure | Absent:
@@ -148,6 +149,47 @@ def spikes_figure(report: Report, test_set: TestSet, target: TargetConfig) -> st
         ),
         svg=svg,
         numbers=drawn,
+    )
+
+
+def risk_coverage_figure(report: Report, target: TargetConfig) -> style.Figure | Absent:
+    """Mean absolute error of the most certain patients, as more and more of them are kept, in every test set."""
+    drawn, told, missing = [], [], None
+    with style.canvas(style.WIDTH_IN, 3.5) as figure:
+        axes = figure.subplots()
+        for test_set, colour in zip(report.test_sets, (style.BLUE, style.VERMILION), strict=False):
+            rows = _rows(report, test_set, target)
+            if isinstance(rows, Absent):
+                missing = rows
+                continue
+            curve = uncertainty.risk_coverage((rows["predicted"] - rows["measured"]).abs(), rows["sigma"])
+            # The mean of a handful of errors says nothing of the curve.
+            shown = np.unique(np.linspace(_MIN_KEPT - 1, len(rows) - 1, _CURVE_POINTS).round().astype(int))
+            kept_percent, error = 100 * curve.coverage_N[shown], curve.risk_N[shown]
+            axes.plot(kept_percent, error, color=colour, lw=1.8, label=test_set.label)
+            axes.axhline(error[-1], color=colour, lw=0.9, ls=":")
+            drawn.append(pd.DataFrame({"test_set": test_set.name, "kept_percent": kept_percent, "error": error}))
+            told.append(f"{test_set.label.lower()} {words.number(curve.gain, 2)}")
+        if not drawn:
+            return missing or Absent(reason="No test set was evaluated.")
+        axes.set(
+            xlabel="Patients kept, the most certain first (%)",
+            ylabel=f"Mean absolute error ({target.unit})",
+            title=target.label,
+            xlim=(0, 100),
+        )
+        axes.set_ylim(bottom=0)
+        figure.legend(loc="outside lower center", ncols=2, handlelength=1.8)
+        svg = style.to_svg(figure)
+    return style.Figure(
+        name=f"risk-coverage-{target.name}",
+        title=f"{target.label}: error against uncertainty",
+        caption=(
+            "Dotted: the mean error of all, which an uncertainty without information gives at every share. Gain over "
+            f"that, 1 for a perfect ranking of the errors: {'; '.join(told)}."
+        ),
+        svg=svg,
+        numbers=pd.concat(drawn, ignore_index=True),
     )
 
 

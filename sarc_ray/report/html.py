@@ -200,8 +200,11 @@ def _uncertainty_section(report: Report) -> Section:
     return Section(
         anchor="uncertainty",
         title="Uncertainty of the predictions",
-        text="Figure 3 (lower panel) of the paper. A wide spike says that the networks are not sure of this patient.",
-        content=tuple(_once(drawn)),
+        text=(
+            "Figure 3 (lower panel) of the paper. A wide spike says that the networks are not sure of this patient; "
+            "the curves below it, whether they err less where they are sure."
+        ),
+        content=tuple(_once([*drawn, *(agreement.risk_coverage_figure(report, target) for target in report.targets)])),
     )
 
 

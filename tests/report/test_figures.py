@@ -110,6 +110,19 @@ def test_many_spikes_are_thinned_and_the_figure_says_so(report):
     assert b"250 of 700 patients" in figure.svg  # matplotlib keeps a text's words as a comment
 
 
+def test_risk_coverage_ends_at_the_mean_error_and_says_what_is_gained(report):
+    figure = agreement.risk_coverage_figure(report, ALM)
+    assert set(figure.numbers["test_set"]) == {"test_internal", "test_external"}
+    for test_set in report.test_sets:
+        known = test_set.frame[["alm_kg", "alm_kg_mu"]].dropna()
+        drawn = figure.numbers[figure.numbers["test_set"] == test_set.name]
+        assert drawn["kept_percent"].is_monotonic_increasing
+        assert drawn["kept_percent"].iloc[-1] == 100
+        assert drawn["error"].iloc[-1] == pytest.approx((known["alm_kg"] - known["alm_kg_mu"]).abs().mean())
+        gain = report.results.row(test_set.name, "aurc_gain", score="alm_kg_mu", target="alm_kg")["estimate"]
+        assert f"{test_set.label.lower()} {gain:.2f}".replace("-", "\u2212") in figure.caption
+
+
 def test_flow_numbers(report):
     drawn = flow.flow_figure(report.cohorts[0]).numbers
     assert drawn["label"].tolist() == ["screened", "age 40 or over", "Training"]
