@@ -22,13 +22,13 @@ FloatArray = npt.NDArray[np.float32]
 ASPECT_LIMITS = (0.55, 1.8)
 # A row or column without exposure: all of it but a marker is at one end of the grey scale.
 _UNEXPOSED = 0.03
-_MARKER_SHARE = 0.02
+_MARKER_SHARE = 0.05
 FIELD_MIN = 0.45
 # Share of the picture at one value, the end of the grey scale. Black borders and open air around the body reach 0.3.
 _END = 0.004
 BRIGHT_MAX = 0.5
 SATURATED_MAX = 0.8
-# The rules of a screenshot look at a picture of this size.
+# The rules of borders and screenshots look at a picture of at most this size.
 _SIZE_PX = 128
 # Detectors have noise everywhere but near the ends of the scale; the ground of a window on a screen has none.
 _NEAR_END = 20
@@ -55,16 +55,23 @@ def check(grey_HW: FloatArray, *, shape_HW: tuple[int, int]) -> None:
     aspect = shape_HW[1] / max(shape_HW[0], 1)
     if not ASPECT_LIMITS[0] <= aspect <= ASPECT_LIMITS[1]:
         raise ImageError(Reason.ODD_ASPECT, f"width / height {aspect:.2f}; allowed: {ASPECT_LIMITS}")
-    field = exposed_share(grey_HW)
+    small_HW = _small(grey_HW)
+    field = exposed_share(small_HW)
     if field < FIELD_MIN:
         raise ImageError(Reason.COLLIMATED, f"exposed: {field:.2f} of the picture; allowed: {FIELD_MIN} or more")
     dark, bright = (float(np.mean(at_end)) for at_end in (grey_HW <= _END, grey_HW >= 1 - _END))
     if bright > BRIGHT_MAX or dark + bright > SATURATED_MAX:
         raise ImageError(Reason.SATURATED_IMAGE, f"{dark:.2f} of the picture is black, {bright:.2f} is white")
-    plain, around, strokes = screen_marks(grey_HW)
+    plain, around, strokes = screen_marks(small_HW)
     if plain > PLAIN_MAX or (strokes > STROKES_MAX and around > PLAIN_AROUND_STROKES_MAX):
         raise ImageError(Reason.SCREENSHOT, f"{plain:.2f} of the picture is one plain grey, {strokes:.3f} is strokes")
     _judge(grey_HW)
+
+
+def _small(grey_HW: FloatArray) -> FloatArray:
+    if min(grey_HW.shape) <= _SIZE_PX:
+        return grey_HW
+    return np.asarray(cv2.resize(grey_HW, (_SIZE_PX, _SIZE_PX), interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
 def exposed_share(grey_HW: FloatArray) -> float:
@@ -77,16 +84,16 @@ def exposed_share(grey_HW: FloatArray) -> float:
     return float(shares[0] * shares[1])
 
 
-def screen_marks(grey_HW: FloatArray) -> tuple[float, float, float]:
+def screen_marks(small_HW: FloatArray) -> tuple[float, float, float]:
     """What screens and pages have and radiographs lack, as shares of the picture.
+
+    Args:
+        small_HW: at most ``_SIZE_PX`` a side: in larger pictures letters are thicker than a stroke.
 
     Returns:
         The largest plain ground of one grey, the darkest and the brightest greys left out; plain ground of any grey;
         strokes as letters have them.
     """
-    small_HW = grey_HW
-    if min(grey_HW.shape) > _SIZE_PX:
-        small_HW = np.asarray(cv2.resize(grey_HW, (_SIZE_PX, _SIZE_PX), interpolation=cv2.INTER_AREA), np.float32)
     byte_HW = np.rint(np.clip(small_HW, 0.0, 1.0) * 255.0).astype(np.uint8)
     kernel = np.ones((3, 3), np.uint8)
     is_plain_HW = cv2.dilate(byte_HW, kernel) == cv2.erode(byte_HW, kernel)

@@ -47,8 +47,8 @@ class Recipe:
 
     Args:
         epochs: of ``pictures`` each, drawn anew.
-        pictures: per epoch.
-        phantoms: different phantoms.
+        pictures: per epoch; a third as many, drawn once, choose the epoch.
+        phantoms: different phantoms; half as many others choose the epoch.
         seed: of everything.
     """
 
@@ -110,7 +110,11 @@ def train(manifest_uri: str, recipe: Recipe) -> bytes:
     chests, tune = (read_split(manifest_uri, split).pictures_NSS for split in ("train", "tune"))
     phantoms_, photographs_ = phantoms(recipe.phantoms, seed=recipe.seed), photographs()
     tune_set = make_epoch(
-        tune, phantoms(200, seed=recipe.seed + 1), photographs_, pictures=2000, rng=np.random.default_rng(recipe.seed)
+        tune,
+        phantoms(max(recipe.phantoms // 2, 1), seed=recipe.seed + 1),
+        photographs_,
+        pictures=recipe.pictures // 3,
+        rng=np.random.default_rng(recipe.seed),
     )
     network = Network()
     average = copy.deepcopy(network)
