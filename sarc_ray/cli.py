@@ -202,6 +202,31 @@ def score(
             _run_stage(run, f"score {name}", functools.partial(_score, name))
 
 
+@app.command(epilog="Examples: sarc-ray explain --bundle URL chest.dcm --to out; same with manifest.csv or list.txt")
+def explain(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE_OR_LIST...", help="DICOM objects, manifests, or lists (.txt).")
+    ],
+    bundle: Annotated[str, typer.Option("--bundle", metavar="URL", help="The model.")],
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="Folder for the pictures and explanations.csv.")],
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Of the networks, on a CPU.")] = 1,
+) -> None:
+    """Show where the networks look: an overlay per target and image, and the predictions as a table; starts no Ray.
+
+    Exit code 4 when no image could be read.
+    """
+    with console.status("loading"):
+        from sarc_ray import explaining, screen
+        from sarc_ray.inspection.request import settings_for
+
+    limits = settings_for(bundle, None).limits
+    with screen.stage_progress(console, "explain") as tell:
+        explained = explaining.explain(bundle, images, to, limits=limits, threads=threads, tell=tell)
+    screen.print_explained(console, explained, to)
+    if not explained.n_pictures:
+        raise typer.Exit(code=exits.REFUSED)
+
+
 @app.command(epilog="Example: sarc-ray evaluate run.yaml")
 def evaluate(config: ConfigArgument, set_: SetOption = None) -> None:
     """Compare scores with labels: Table 2, agreement, calibration, uncertainty."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich import box
@@ -13,8 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from sarc_ray import storage
-from sarc_ray.pipeline import Tell
-from sarc_ray.run import Run
+from sarc_ray.errors import REASONS, Reason
+from sarc_ray.explaining import TABLE, Explained
+
+if TYPE_CHECKING:  # who only explains an image need not wait for the engine's imports
+    from sarc_ray.pipeline import Tell
+    from sarc_ray.run import Run
 
 
 @contextlib.contextmanager
@@ -79,6 +83,15 @@ def print_artefacts(console: Console, run: Run) -> None:
     ):
         if storage.exists(run.path(name)):
             console.print(f"  {name:24} {meaning}", highlight=False, soft_wrap=True)
+
+
+def print_explained(console: Console, explained: Explained, to: str) -> None:
+    """How many images were explained, why others were not, and where it all lies."""
+    counts = explained.table["reason"].value_counts(sort=False)
+    for reason, n in zip(map(Reason, map(str, counts.index)), counts, strict=True):
+        why = f": {REASONS[reason].meaning}" if reason else ""
+        console.print(f"{n:6} {REASONS[reason].outcome}{why}", highlight=False, soft_wrap=True)
+    console.print(f"{explained.n_pictures:6} pictures and {TABLE} in {to}", highlight=False, soft_wrap=True)
 
 
 def _headline(dataset: str, rows: pd.DataFrame, *, with_ideal: bool) -> Table:

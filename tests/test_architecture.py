@@ -27,13 +27,23 @@ ORDER = (
     ("run",),
     ("intake", "stages"),
     ("checkup",),
-    ("pipeline", "reporting"),
+    ("pipeline", "reporting", "explaining"),
     ("demo", "proof", "screen", "scoring_request", "job", "inventory", "inspection"),
     ("cli",),
 )
 LEVEL = {room: level for level, group in enumerate(ORDER) for room in group}
 WITHOUT_TORCH = ("cohort", "stats", "imaging", "simulate", "stage2", "evaluation", "report")
-WITHOUT_RAY = (*WITHOUT_TORCH, "stage1", "bundle", "scoring", "tables", "privacy", "object_server", "reporting")
+WITHOUT_RAY = (
+    *WITHOUT_TORCH,
+    "stage1",
+    "bundle",
+    "scoring",
+    "tables",
+    "privacy",
+    "object_server",
+    "reporting",
+    "explaining",
+)
 
 
 def modules(room: str) -> list[str]:

@@ -110,7 +110,7 @@ def missing_examples(report: Report) -> tuple[Absent, ...]:
 
 
 def overlay_png(
-    image_HW: Picture, mean_HW: Heat, disagreement_HW: Heat, *, target: TargetConfig, mu: float, sigma: float
+    image_HW: Picture, mean_HW: Heat, disagreement_HW: Heat, *, target: TargetConfig, mu: float, sigma: float, note: str
 ) -> bytes:
     """A radiograph, its heat map, and the members' disagreement side by side.
 
@@ -121,14 +121,16 @@ def overlay_png(
         target: what was predicted.
         mu: predicted mean.
         sigma: predictive standard deviation.
+        note: beneath the title: the score, or why there is none.
 
     Returns:
         A PNG file without date, program or other text fields.
     """
     value = f"{words.number(mu, 1)} \u00b1 {words.number(sigma, 1)} {target.unit}"
     top = max(_peak(mean_HW), _peak(disagreement_HW))
-    with style.canvas(7.6, 3.5) as figure:
-        figure.suptitle(f"{target.label}: {value} predicted", fontweight="bold", fontsize=10.5, x=0.01, ha="left")
+    with style.canvas(7.6, 3.7) as figure:
+        title = f"{target.label}: {value} predicted"
+        figure.suptitle(f"{title}\n{note[:1].upper()}{note[1:]}", fontsize=10, x=0.01, ha="left")
         panels = figure.subplots(1, 3)
         for axes in panels:
             _bare(axes)

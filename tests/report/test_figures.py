@@ -204,15 +204,15 @@ def test_all_maps_of_a_figure_share_one_colour_scale(report, monkeypatch):
     limits.clear()
     example = report.examples[0]
     maps = (example.heat_HW["alm_kg"], example.disagreement_HW["alm_kg"])
-    heat.overlay_png(example.image_HW, *maps, target=ALM, mu=15.0, sigma=2.0)
+    heat.overlay_png(example.image_HW, *maps, target=ALM, mu=15.0, sigma=2.0, note="score 0.3")
     assert limits == [(0, pytest.approx(heat.coarse(maps[0]).max()))] * 2
 
 
 def test_a_picture_of_its_own_carries_no_text_fields(report):
     example = report.examples[0]
     maps = (example.heat_HW["alm_kg"], example.disagreement_HW["alm_kg"])
-    png = heat.overlay_png(example.image_HW, *maps, target=ALM, mu=15.0, sigma=2.0)
-    assert png == heat.overlay_png(example.image_HW, *maps, target=ALM, mu=15.0, sigma=2.0)
+    png = heat.overlay_png(example.image_HW, *maps, target=ALM, mu=15.0, sigma=2.0, note="score 0.3")
+    assert png == heat.overlay_png(example.image_HW, *maps, target=ALM, mu=15.0, sigma=2.0, note="score 0.3")
     with Image.open(io.BytesIO(png)) as picture:
         assert picture.size[0] > 1000
         assert set(picture.info) <= {"dpi"}

@@ -1,0 +1,191 @@
+"""The verb ``explain``: predictions and heat maps of single radiographs, in this process, without an engine.
+
+N images of one request; names of files hold row ids, never the images' own names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from sarc_ray import storage
+from sarc_ray.bundle import Bundle, load_bundle
+from sarc_ray.cohort.schema import read_manifest, row_id
+from sarc_ray.errors import REASONS, ConfigError, ManifestError, Outcome, Reason
+from sarc_ray.imaging.batch import prepare_rows, stack_images
+from sarc_ray.imaging.isolation import ReadLimits
+from sarc_ray.report import words
+from sarc_ray.report.heat import overlay_png
+from sarc_ray.scoring import score_rows
+
+TABLE = "explanations.csv"
+_MANIFESTS = (".csv", ".parquet")
+_LIST = ".txt"
+# Pictures in memory at once; with five members each holds some 2 MB of maps at 224 pixels.
+_IMAGES_AT_ONCE = 16
+_OF_THE_RUN = ["patient_key", "study_key", "site", "device", "run_id"]
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explained:
+    """What became of a request.
+
+    Attributes:
+        table: what ``explanations.csv`` holds, a row for each image.
+        n_pictures: overlays that were written.
+    """
+
+    table: pd.DataFrame
+    n_pictures: int
+
+
+def collect_images(arguments: Sequence[str], clinical_features: Sequence[str]) -> pd.DataFrame:
+    """The images that a request names, each once.
+
+    Args:
+        arguments: DICOM objects, manifests (``.csv``, ``.parquet``), and lists (``.txt``: an object in each line,
+            relative to the list's folder), under any fsspec URL.
+        clinical_features: columns to take from manifests.
+
+    Returns:
+        ``row_id``, ``image_uri`` (absolute), ``view`` and the clinical features, in the order of the request. An image
+        that is named twice keeps its first place, and its manifest's values.
+
+    Raises:
+        ConfigError: no image is named.
+        ManifestError: a manifest is wrong, or a list holds no name.
+        StorageError: a manifest or list cannot be read.
+    """
+    rows = pd.concat([_images_of(argument) for argument in arguments], ignore_index=True) if arguments else None
+    if rows is None:
+        raise ConfigError("IMAGE: none given; name DICOM objects, manifests (.csv, .parquet) or lists (.txt)")
+    columns = [name for name in dict.fromkeys(("row_id", "image_uri", "view", *clinical_features)) if name in rows]
+    # The first value that is there, for each image.
+    return rows[columns].groupby("row_id", sort=False).first().reset_index()
+
+
+def explain(
+    bundle_uri: str, images: Sequence[str], to: str, *, limits: ReadLimits, threads: int, tell: Tell | None = None
+) -> Explained:
+    """Write an overlay for each target of each readable image, and a table of predictions; the table comes last.
+
+    Args:
+        bundle_uri: the model.
+        images: as :func:`collect_images` takes them.
+        to: folder under any fsspec URL; files of the same names are replaced.
+        limits: what reading one image may use.
+        threads: of the networks on a CPU.
+        tell: progress.
+
+    Returns:
+        The table: ``number`` (place in the request), the columns of the score table without keys, and per target
+        ``<t>_disagreement``, the mean over the picture of its members' standard deviation. Predictions stand there
+        for every readable image, the score where its clinical features are known.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        ConfigError, ManifestError: the request names no image, or a manifest is wrong.
+        StorageError: a manifest cannot be read, or the folder cannot be written.
+    """
+    bundle = load_bundle(bundle_uri)
+    rows = collect_images(images, bundle.spec.clinical_features)
+    parts, n_pictures = [], 0
+    for start in range(0, len(rows), _IMAGES_AT_ONCE):
+        part, pictures = _explain_some(bundle, rows.iloc[start : start + _IMAGES_AT_ONCE], limits, threads)
+        for name, png in pictures:
+            storage.write_bytes(storage.join(to, name), png)
+            n_pictures += 1
+        parts.append(part)
+        if tell is not None:
+            tell("radiographs", min(start + _IMAGES_AT_ONCE, len(rows)), len(rows))
+    table = pd.concat(parts, ignore_index=True)
+    table.insert(0, "number", np.arange(1, len(table) + 1))
+    storage.write_table(storage.join(to, TABLE), table)
+    return Explained(table=table, n_pictures=n_pictures)
+
+
+def picture_name(row: int, target_name: str) -> str:
+    """File name of an overlay: the image's row id, as in score tables, and the target."""
+    return f"{row}-{target_name}.png"
+
+
+def _images_of(argument: str) -> pd.DataFrame:
+    if argument.endswith(_MANIFESTS):
+        return read_manifest(argument)
+    uris = _read_list(argument) if argument.endswith(_LIST) else [argument]
+    absolute = [storage.canonical_uri(uri) for uri in uris]
+    return pd.DataFrame({"row_id": [row_id(uri) for uri in absolute], "image_uri": absolute})
+
+
+def _read_list(uri: str) -> list[str]:
+    try:
+        lines = storage.read_text(uri).splitlines()
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{uri}: not UTF-8 text; a list has the name of a DICOM object in each line") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise ManifestError(f"{uri}: the list is empty; write the name of a DICOM object in each line")
+    return [storage.join(storage.parent(uri), name) for name in names]
+
+
+def _explain_some(
+    bundle: Bundle, rows: pd.DataFrame, limits: ReadLimits, threads: int
+) -> tuple[pd.DataFrame, list[tuple[str, bytes]]]:
+    """Rows of the table, and names and bytes of the overlays."""
+    spec = bundle.spec
+    batch = prepare_rows(rows["row_id"].tolist(), rows["image_uri"].tolist(), spec.preprocess, limits)
+    readable_N = np.array([outcome == Outcome.SCORED for outcome in batch["outcome"].to_pylist()], dtype=bool)
+    for name in rows.columns.difference(batch.column_names).difference(["image_uri"]):
+        batch = batch.append_column(name, pa.Array.from_pandas(rows[name]))
+    table = score_rows(batch, bundle, run_id="", threads=threads).to_pandas().drop(columns=_OF_THE_RUN)
+    for target in spec.targets:
+        table[f"{target.name}_disagreement"] = np.nan
+    if not readable_N.any():
+        return table, []
+    images_NSS = stack_images(batch["image"].filter(pa.array(readable_N)), spec.preprocess.size_px)
+    for name, values_N in bundle.predict(images_NSS, threads=threads).items():
+        # An image without its clinical features has no score, but the networks need none of them.
+        table.loc[readable_N, name] = values_N
+    return table, list(_overlays(bundle, table, readable_N, images_NSS, threads))
+
+
+def _overlays(
+    bundle: Bundle,
+    table: pd.DataFrame,
+    readable_N: npt.NDArray[np.bool_],
+    images_NSS: npt.NDArray[np.uint8],
+    threads: int,
+) -> Iterator[tuple[str, bytes]]:
+    """Draw the overlays of the readable images; their disagreement is written into the table on the way."""
+    from sarc_ray.stage1.saliency import grad_cam  # imports torch
+
+    places = np.flatnonzero(readable_N)
+    for target, members in zip(bundle.spec.targets, bundle.members, strict=True):
+        maps = grad_cam(members, images_NSS, threads=threads)
+        table.loc[readable_N, f"{target.name}_disagreement"] = maps.disagreement_NHW.mean(axis=(1, 2))
+        for k, place in enumerate(places):
+            row = table.iloc[place]
+            png = overlay_png(
+                images_NSS[k],
+                maps.mean_NHW[k],
+                maps.disagreement_NHW[k],
+                target=target,
+                mu=float(row[f"{target.name}_mu"]),
+                sigma=float(row[f"{target.name}_sigma"]),
+                note=_note(row),
+            )
+            yield picture_name(int(row["row_id"]), target.name), png
+
+
+def _note(row: pd.Series) -> str:
+    """The score, or why there is none: a heat map looks as sure on a picture that no score is given for."""
+    if row["outcome"] == Outcome.SCORED:
+        return f"score {words.number(float(row['score']))}"
+    return f"no score: {REASONS[Reason(row['reason'])].meaning}"
