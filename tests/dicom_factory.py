@@ -16,6 +16,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+from PIL import Image
 from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
@@ -424,6 +425,105 @@ def codestream_claims_gigabytes() -> bytes:
     return make_dicom(syntax=uids.JPEG2000Lossless, frames=[bytes(frame)])
 
 
+def resized_codestream(frame: bytes, rows: int, columns: int) -> bytes:
+    """A codestream whose own header says another size: SIZ of JPEG 2000, the frame header of JPEG and JPEG-LS."""
+    damaged = bytearray(frame)
+    if damaged[:2] == b"\xff\x4f":
+        damaged[8:16] = struct.pack(">2L", columns, rows)
+        return bytes(damaged)
+    place = next(k for k in range(2, len(damaged)) if damaged[k] == 0xFF and damaged[k + 1] in (0xC0, 0xC3, 0xF7))
+    damaged[place + 5 : place + 9] = struct.pack(">2H", rows, columns)
+    return bytes(damaged)
+
+
+def lying_codestream(make: Callable[[], bytes], rows: int = 65_000, columns: int = 65_000) -> bytes:
+    """A header of 120 x 100 over a codestream that says gigabytes."""
+    dataset = dcmread(io.BytesIO(make()))
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = encapsulate([resized_codestream(frame, rows, columns)])
+    return to_bytes(dataset, dataset.file_meta.TransferSyntaxUID)
+
+
+def jpeg2000_of_many_tiles() -> bytes:
+    """64 megapixels, in the header too, in tiles of one pixel each."""
+    frame = bytearray(imagecodecs.jpeg2k_encode(picture(), codecformat="j2k", reversible=True, level=0))
+    frame[8:16] = struct.pack(">2L", 4_000, 16_000)
+    frame[24:32] = struct.pack(">2L", 1, 1)
+    return make_dicom(syntax=uids.JPEG2000Lossless, frames=[bytes(frame)], Rows=16_000, Columns=4_000)
+
+
+def jpeg2000_of_many_components() -> bytes:
+    """One grey sample a pixel by its header, 16384 by its codestream."""
+    frame = bytearray(imagecodecs.jpeg2k_encode(picture(), codecformat="j2k", reversible=True, level=0))
+    frame[4:6], frame[40:42] = struct.pack(">H", 38 + 3 * 16_384), struct.pack(">H", 16_384)
+    frame[42:45] = bytes(frame[42:45]) * 16_384
+    return make_dicom(syntax=uids.JPEG2000Lossless, frames=[bytes(frame)])
+
+
+def jpeg_of_two_sizes() -> bytes:
+    """A frame header that agrees, and behind it one of 65000 x 65000."""
+    frame = imagecodecs.jpeg8_encode(picture(bits=8), level=95)
+    place = frame.find(b"\xff\xc0")
+    first = frame[place : place + 2 + int.from_bytes(frame[place + 2 : place + 4], "big")]
+    second = resized_codestream(b"\xff\xd8" + first, 65_000, 65_000)[2:]
+    whole = frame[:place] + first + second + frame[place + len(first) :]
+    return make_dicom(picture(bits=8), syntax=uids.JPEGBaseline8Bit, frames=[whole])
+
+
+def rle_bomb() -> bytes:
+    """A megabyte of runs for a picture of 12 kB."""
+    header = struct.pack("<16L", 1, 64, *[0] * 14)
+    return make_dicom(picture(bits=8), syntax=uids.RLELossless, frames=[header + b"\x81\0" * 2**19])
+
+
+def with_element(element: bytes) -> bytes:
+    """A whole file with an encoded element (group 0028) before its pixels."""
+    whole = make_dicom()
+    place = whole.rfind(b"\xe0\x7f\x10\x00")
+    return whole[:place] + element + whole[place:]
+
+
+def nested_voi(depth: int = 2_000) -> bytes:
+    """VOI LUT Sequences in each other, with lengths; a tag that the reader does open."""
+    body = b""
+    for _ in range(depth):
+        item = struct.pack("<2HL", 0xFFFE, 0xE000, len(body)) + body
+        body = struct.pack("<2H2sHL", 0x0028, 0x3010, b"SQ", 0, len(item)) + item
+    return with_element(body)
+
+
+def wide_voi(n_items: int) -> bytes:
+    """A VOI LUT Sequence of empty items, eight bytes each: a reader in Python takes seconds for each megabyte."""
+    head = struct.pack("<2H2sHL", 0x0028, 0x3010, b"SQ", 0, 8 * n_items)
+    return with_element(head + struct.pack("<2HL", 0xFFFE, 0xE000, 0) * n_items)
+
+
+def jpeg_of_many_scans(n_scans: int) -> bytes:
+    """A progressive JPEG of 88 megapixels of nothing; a scan of some kB costs libjpeg a quarter of a second."""
+    frame = imagecodecs.jpeg8_encode(np.zeros((8_000, 11_000), np.uint8), level=75)
+    sink = io.BytesIO()
+    Image.open(io.BytesIO(frame)).save(sink, "JPEG", progressive=True)
+    frame = sink.getvalue()
+    last = frame[frame.rfind(b"\xff\xda") : frame.rfind(b"\xff\xd9")]
+    pixels = np.zeros((2, 2), np.uint8)
+    frames = [frame[:-2] + last * n_scans + b"\xff\xd9"]
+    return make_dicom(pixels, syntax=uids.JPEGBaseline8Bit, frames=frames, Rows=8_000, Columns=11_000)
+
+
+def long_texts() -> bytes:
+    """A manufacturer of 60 kB."""
+    whole = make_dicom(Manufacturer="Acme")
+    place = whole.find(b"\x08\0\x70\0LO")
+    return whole[: place + 6] + struct.pack("<H", 60_000) + b"A" * 60_000 + whole[place + 12 :]
+
+
+def lying_length(keyword: bytes, length: int) -> bytes:
+    """An element of two bytes that says it had more."""
+    whole = make_dicom()
+    place = whole.find(keyword)
+    return whole[: place + 6] + struct.pack("<H", length) + whole[place + 8 :]
+
+
 def zip_file() -> bytes:
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as archive:
@@ -587,6 +687,23 @@ REFERENCES: tuple[PixelReference, ...] = (
     _bad("truncated_htj2k", lambda: _cut(htj2k), Reason.DECODE_FAILED),
     _bad("truncated_jpeg_xl", lambda: _cut(lambda: jpeg_xl(lossless=True)), Reason.DECODE_FAILED),
     _bad("truncated_rle", lambda: _cut(rle), Reason.DECODE_FAILED),
+    _good("long_texts", long_texts),
+    _good("number_of_400_digits", lambda: with_element(struct.pack("<2H2sH", 0x28, 8, b"IS", 400) + b"9" * 400)),
+    _good("nested_voi", nested_voi),
+    _good("table_of_megabytes", lambda: make_dicom(VOILUTSequence=lut_item(np.arange(2**20) % 65_536, 0, 16))),
+    _good("empty_table", lambda: make_dicom(VOILUTSequence=lut_item(np.arange(0), 0, 16))),
+    _bad("prefix_and_nothing", lambda: b"\0" * 128 + b"DICM", Reason.DECODE_FAILED),
+    _bad("claims_frames", lambda: make_dicom(NumberOfFrames=2**31 - 1), Reason.IMAGE_TOO_LARGE),
+    _bad("claims_samples", lambda: make_dicom(SamplesPerPixel=65_535), Reason.IMAGE_TOO_LARGE),
+    _bad("rows_of_another_length", lambda: lying_length(b"\x28\0\x10\0US", 60_000), Reason.NO_PIXELS),
+    _bad("jpeg_claims_gigabytes", lambda: lying_codestream(jpeg_baseline), Reason.DECODE_FAILED),
+    _bad("jpeg_lossless_claims_gigabytes", lambda: lying_codestream(jpeg_lossless), Reason.DECODE_FAILED),
+    _bad("jpeg_ls_claims_gigabytes", lambda: lying_codestream(jpeg_ls), Reason.DECODE_FAILED),
+    _bad("htj2k_claims_gigabytes", lambda: lying_codestream(htj2k), Reason.DECODE_FAILED),
+    _bad("jpeg_of_two_sizes", jpeg_of_two_sizes, Reason.DECODE_FAILED),
+    _bad("jpeg2000_of_many_tiles", jpeg2000_of_many_tiles, Reason.DECODE_FAILED),
+    _bad("jpeg2000_of_many_components", jpeg2000_of_many_components, Reason.DECODE_FAILED),
+    _bad("rle_bomb", rle_bomb, Reason.DECODE_FAILED),
     _bad("blank", lambda: make_dicom(np.full((64, 64), 700, dtype=np.uint16)), Reason.BLANK_IMAGE),
     _bad("lateral", lambda: make_dicom(ViewPosition="LL"), Reason.LATERAL_VIEW),
     _bad("computed_tomography", lambda: make_dicom(Modality="CT"), Reason.NOT_CHEST),
