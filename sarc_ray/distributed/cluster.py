@@ -15,6 +15,9 @@ from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.errors import ConfigError
 
 _ANSWER_LIMIT_S = 10.0
+# Ray Data gives an actor of its own to the checkpoint of a job that goes on. It takes a logical CPU; with one in all
+# the work itself would wait for ever.
+_LOCAL_CPUS_MIN = 2
 # Read when Ray starts. A report of a trainer is polled at this interval; the default of 2 s makes short trainings
 # wait. The working folder stays the user's own, so that relative paths mean the same in a worker.
 _ENVIRONMENT = {
@@ -42,13 +45,10 @@ def session(config: EngineConfig) -> Iterator[None]:
     _require_answer(config.address)
     try:
         with _without_greeting():
-            ray.init(
-                address=config.address,
-                num_cpus=config.num_cpus if local else None,
-                include_dashboard=False if local else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            _init(config.address, config.num_cpus if local else None)
+            if local and cpu_count() < _LOCAL_CPUS_MIN:
+                ray.shutdown()
+                _init(config.address, _LOCAL_CPUS_MIN)
     except ConnectionError as error:
         raise _no_cluster(config.address, error) from error
     except AuthenticationError as error:
@@ -60,6 +60,16 @@ def session(config: EngineConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _init(address: str, num_cpus: int | None) -> None:
+    ray.init(
+        address=address,
+        num_cpus=num_cpus,
+        include_dashboard=False if address == "local" else None,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
 
 
 def _require_answer(address: str) -> None:

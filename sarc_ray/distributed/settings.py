@@ -12,7 +12,7 @@ class EngineConfig:
     Attributes:
         address: ``local`` starts Ray in this process, ``auto`` joins the cluster of a submitted job or of
             ``RAY_ADDRESS``.
-        num_cpus: logical CPUs of a local Ray; null takes all cores.
+        num_cpus: logical CPUs of a local Ray; null takes all cores. At least two, which may share a core.
         gpus_per_member: GPUs (a fraction is fine) reserved by the trainer of one ensemble member; 0 trains on CPUs.
         members_at_once: upper limit of trainers at one time; null takes what the resources allow. On a cluster that
             grows on demand, how many to ask for.

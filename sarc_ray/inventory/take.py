@@ -88,8 +88,25 @@ def take_inventory(request: InventoryRequest, run: Run, tell: Tell = silent) -> 
     listing = storage.read_table(listing_uri)
     version = _version(listing, key)
     before = tables.read_pointer(request.table)
+    if before is not None and before.version.split("+")[0] == version and not before.n_retryable:
+        pointer = before  # and no engine is started
+    else:
+        pointer = _read_heads(request, run, listing, key=key, version=version, tell=tell)
+    skipped = pointer is before and storage.exists(request.manifest)
+    if not skipped:
+        storage.write_table(request.manifest, _manifest(request))
+    if not pointer.n_retryable:
+        storage.remove_tree(listing_uri)
+    facts: dict[str, Any] = {"objects": pointer.n_rows, "eligible": pointer.counts.get("scored", 0)}
+    facts |= {"to_try_again": pointer.n_retryable} if pointer.n_retryable else {}
+    return {"skipped": skipped, "seconds": time.perf_counter() - started, "facts": facts}
+
+
+def _read_heads(
+    request: InventoryRequest, run: Run, listing: pd.DataFrame, *, key: bytes, version: str, tell: Tell
+) -> tables.Pointer:
     with cluster.session(run.config.engine):
-        pointer = read_all_heads(
+        return read_all_heads(
             listing,
             request.table,
             key=key,
@@ -98,14 +115,6 @@ def take_inventory(request: InventoryRequest, run: Run, tell: Tell = silent) -> 
             lineage={"stage": "inventory", "sarc_ray": __version__},
             progress=lambda done, total: tell("headers", done, total),
         )
-    skipped = before is not None and before.version == pointer.version and storage.exists(request.manifest)
-    if not skipped:
-        storage.write_table(request.manifest, _manifest(request))
-    if not pointer.n_retryable:
-        storage.remove_tree(listing_uri)
-    facts: dict[str, Any] = {"objects": pointer.n_rows, "eligible": pointer.counts.get("scored", 0)}
-    facts |= {"to_try_again": pointer.n_retryable} if pointer.n_retryable else {}
-    return {"skipped": skipped, "seconds": time.perf_counter() - started, "facts": facts}
 
 
 def _listing_uri(request: InventoryRequest) -> str:

@@ -1,5 +1,7 @@
 """The table of headers equals the direct one, at two block counts; the key stays out of Ray's files."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -41,3 +43,16 @@ def test_distributed_equals_direct(ray_session, s3_url, listing, rows_per_block)
     logs = [path for path in Path("/tmp/ray/session_latest/logs").rglob("*") if path.is_file()]
     assert logs
     assert [path.name for path in logs if KEY in path.read_bytes()] == []
+
+
+def test_an_interrupted_inventory_can_go_on_where_there_is_one_core():
+    """Ray Data's checkpoint takes a logical CPU for itself; with one in all, the work would wait for ever."""
+    code = (
+        "from sarc_ray.distributed import cluster\n"
+        "from tests.engine import engine_config\n"
+        "with cluster.session(engine_config(num_cpus=1)):\n"
+        "    print(cluster.cpu_count())\n"
+    )
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, timeout=120)
+    assert ended.stdout.strip() == "2", ended.stderr
