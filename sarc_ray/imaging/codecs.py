@@ -38,8 +38,6 @@ MAX_REDUCTION = 5
 _MAX_DCT_REDUCTION = 3
 # Wavelet low-pass filters overshoot at steps by up to this share of the step; beyond it lie bits that are no pixel.
 _OVERSHOOT = 0.5
-# A JP2 file has boxes of some hundred bytes before its codestream.
-_CODESTREAM_START_MAX = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -273,26 +271,13 @@ def _jpeg2000(frame: Buffer, layout: Layout, reduction: int) -> Decoded:
         small = _reduced_wavelets(frame, facts, layout, reduction)
         if small is not None:
             return small
-    return _decoded(_full_wavelets(frame), facts, layout, lossless=facts.reversible)
+    return _decoded(_full_wavelets(frame, facts), facts, layout, lossless=facts.reversible)
 
 
-def _full_wavelets(frame: Buffer) -> IntArray:
-    # OpenJPH gives half a picture where the codestream is damaged, but the tile-parts were walked.
-    pixels: IntArray = (htj2k_decode if _is_high_throughput(frame) else jpeg2k_decode)(_as_bytes(frame))
+def _full_wavelets(frame: Buffer, facts: StreamFacts) -> IntArray:
+    # OpenJPH gives half a picture where the codestream breaks off, but the tile-parts were walked.
+    pixels: IntArray = (htj2k_decode if facts.high_throughput else jpeg2k_decode)(_as_bytes(frame))
     return pixels
-
-
-def _is_high_throughput(frame: Buffer) -> bool:
-    """Whether the main header has a CAP segment (ISO 15444-15 A.2); the same two bytes occur in coded data too."""
-    position = bytes(frame[:_CODESTREAM_START_MAX]).find(b"\xff\x4f\xff\x51") + 2
-    while position >= 2 and position + 4 <= len(frame):
-        marker = bytes(frame[position : position + 2])
-        if marker == b"\xff\x50":
-            return True
-        if marker[0] != 0xFF or marker == b"\xff\x90":  # the first tile-part begins
-            break
-        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
-    return False
 
 
 def _reduced_wavelets(frame: Buffer, facts: StreamFacts, layout: Layout, reduction: int) -> Decoded | None:
@@ -300,7 +285,7 @@ def _reduced_wavelets(frame: Buffer, facts: StreamFacts, layout: Layout, reducti
     try:
         # OpenJPH does not clamp, and its 16-bit output wraps around; with room above the pixels that can be undone.
         roomy = min(facts.bits, layout.bits_stored) <= 14 and facts.bits > 8
-        if _is_high_throughput(frame) and roomy:
+        if facts.high_throughput and roomy:
             pixels_HW: IntArray = htj2k_decode(_as_bytes(frame), skipres=reduction).view(np.int16)
         else:
             pixels_HW = _openjpeg(frame, facts, reduction)

@@ -31,6 +31,7 @@ class StreamFacts:
         bits: per sample.
         signed: whether samples are two's complement (JPEG 2000 only).
         levels: how often the picture can be halved by leaving out resolution levels (JPEG 2000 only).
+        high_throughput: whether it is HTJ2K.
         reversible: whether its transform loses nothing (JPEG 2000 only).
         process: the start-of-frame marker of a JPEG stream; 0 for others.
     """
@@ -41,6 +42,7 @@ class StreamFacts:
     bits: int
     signed: bool
     levels: int
+    high_throughput: bool
     reversible: bool
     process: int
 
@@ -75,6 +77,7 @@ def read_jpeg(frame: bytes | memoryview) -> StreamFacts:
                 bits=bits,
                 signed=False,
                 levels=0,
+                high_throughput=False,
                 reversible=False,
                 process=marker,
             )
@@ -93,13 +96,15 @@ def read_jpeg2000(frame: bytes | memoryview) -> StreamFacts:
         raise ImageError(Reason.DECODE_FAILED, "no JPEG 2000 codestream")
     size: tuple[int, ...] | None = None
     levels: list[int] = []
-    reversible = False
+    high_throughput = reversible = False
     position = start + 2
     for marker, body in _segments(frame, position):
         if marker == 0x90:  # SOT: the first tile-part
             break
         if marker == 0x51 and len(body) >= 39:  # SIZ
             size = struct.unpack(">H8LH3B", body[:39])
+        elif marker == 0x50:  # CAP (ISO 15444-15 A.2)
+            high_throughput = True
         elif marker == 0x52 and len(body) >= 10:  # COD
             levels.append(body[5])
             reversible = body[9] == 1
@@ -119,6 +124,7 @@ def read_jpeg2000(frame: bytes | memoryview) -> StreamFacts:
         bits=(depth & 0x7F) + 1,
         signed=bool(depth & 0x80),
         levels=min(levels) if plain else 0,
+        high_throughput=high_throughput,
         reversible=reversible,
         process=0,
     )
@@ -171,7 +177,15 @@ def read_jpeg_xl(frame: bytes | memoryview) -> StreamFacts:
     ratio = bits.take(3)
     columns = rows * _RATIOS[ratio][0] // _RATIOS[ratio][1] if ratio else bits.side(eighths)
     return StreamFacts(
-        rows=rows, columns=columns, components=0, bits=0, signed=False, levels=0, reversible=False, process=0
+        rows=rows,
+        columns=columns,
+        components=0,
+        bits=0,
+        signed=False,
+        levels=0,
+        high_throughput=False,
+        reversible=False,
+        process=0,
     )
 
 
