@@ -7,7 +7,7 @@ folder, and returns the record of its stage. A verb whose inputs have not change
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -35,7 +35,7 @@ from sarc_ray.stage1.ensemble import holdout_folds
 from sarc_ray.stage1.member import MemberTask
 from sarc_ray.stage1.ood import alarm_threshold, fit_reference, reference_to_bytes
 from sarc_ray.stage1.predictions import predict_patients
-from sarc_ray.stage1.shortfall import member_name, require_members
+from sarc_ray.stage1.shortfall import FailedMember, member_name, require_members
 from sarc_ray.stage2.calibration import fit_final
 from sarc_ray.stage2.cross_validation import Fold, choose, make_folds
 from sarc_ray.stage2.features import build_features
@@ -135,10 +135,9 @@ def train(run: Run, tell: Tell = silent) -> Record:
         storage.write_table(run.path("predictions.parquet"), predictions)
         return {
             "members": len(tasks),
-            "failed_members": [member.name for member in trained.failed],
             "training_patients": _n_training(frame),
-            "patients_left_out": _n_training(frame) - _n_training(predictions),
             "recalibration": {name: asdict(found) for name, found in recalibrations.items()},
+            **_missing(trained.failed, n_left_out=_n_training(frame) - _n_training(predictions)),
         }
 
     return run.stage("train", fingerprint=fingerprint, work=work, outputs=("predictions.parquet", _OOD_FILE))
@@ -292,6 +291,13 @@ def _n_training(frame: pd.DataFrame) -> int:
     return int(frame.loc[frame["split"] == TRAIN, "patient_id"].nunique())
 
 
+def _missing(failed: Sequence[FailedMember], *, n_left_out: int) -> Record:
+    """What the records of a training, and of all that is built on it, say of members that it had to do without."""
+    if not failed:
+        return {}
+    return {"failed_members": [member.name for member in failed], "patients_left_out_of_stage2": n_left_out}
+
+
 def _member_tasks(config: RunConfig, frame: pd.DataFrame) -> tuple[list[MemberTask], np.ndarray]:
     """One task per member index, and which members may speak for which image, shape (M, N)."""
     training_N = (frame["split"] == TRAIN).to_numpy()
@@ -413,7 +419,7 @@ def _write_bundle(run: Run, model: Any, chosen: TrialRecord, *, n_patients: int)
         target.name: [
             storage.read_bytes(run.path("members", target.name, f"member-{index:02d}.safetensors"))
             for index in range(config.ensemble.members)
-            if member_name(target.name, index) not in facts["failed_members"]
+            if member_name(target.name, index) not in facts.get("failed_members", [])
         ]
         for target in config.targets
     }
@@ -445,7 +451,7 @@ def _write_bundle(run: Run, model: Any, chosen: TrialRecord, *, n_patients: int)
             "ood_tuning_images": len(tune_distance_N),
         },
         lineage=_lineage(run, "tune", chosen.spec.key)
-        | {name: facts[name] for name in ("failed_members", "patients_left_out") if facts["failed_members"]},
+        | {name: facts[name] for name in ("failed_members", "patients_left_out_of_stage2") if name in facts},
     )
     return str(manifest["model_id"])
 

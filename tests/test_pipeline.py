@@ -5,7 +5,16 @@ import pytest
 
 from sarc_ray import intake, pipeline, stages, storage, tables
 from sarc_ray.bundle import load_bundle, require_preprocessing, verify_bundle
-from sarc_ray.errors import BundleError, ConfigError, EvaluationError, ManifestError, Outcome, StorageError
+from sarc_ray.distributed import train
+from sarc_ray.errors import (
+    BundleError,
+    ConfigError,
+    EvaluationError,
+    ManifestError,
+    Outcome,
+    StorageError,
+    TrainingError,
+)
 from sarc_ray.evaluation.rows import COLUMNS
 from sarc_ray.privacy import create_key_file
 from sarc_ray.run import load_run
@@ -201,6 +210,44 @@ def test_the_bundle_is_whole_until_someone_touches_it(run, tmp_path):
     storage.write_text(card, storage.read_text(card) + " ")
     with pytest.raises(BundleError, match=r"model_card\.md"):
         verify_bundle(str(tmp_path / "copy"))
+
+
+def test_a_member_that_fails_is_waited_for_or_done_without(run, settings, tmp_path, monkeypatch):
+    """Index 1 of four finds no room. The run waits; told to go on, it trains nobody anew and says what it lacks."""
+    asked = []
+    run_trainer = train._run_trainer
+
+    def find_no_room(task, *args, **kwargs):
+        asked.append(task.index)
+        if task.index == 1:
+            raise RuntimeError("no room")
+        return run_trainer(task, *args, **kwargs)
+
+    monkeypatch.setattr(train, "_run_trainer", find_no_room)
+    own = [*settings, f"run.directory={tmp_path}", "ensemble.members=4", "fit.epochs=1"]
+    waiting = load_run("demo", own)
+    pipeline.prepare(waiting)
+    with pytest.raises(TrainingError, match=r"alm_kg 1 \(no room\); hgs_kg 1 .*run the same command again"):
+        pipeline.train(waiting)
+    assert sorted(asked) == [0, 1, 2, 3]
+    with pytest.raises(StorageError, match="'train' has not finished"):
+        pipeline.tune(waiting)
+    going_on = load_run("demo", [*own, "ensemble.missing_allowed=1"])
+    facts = pipeline.train(going_on)["facts"]
+    assert sorted(asked) == [0, 1, 1, 2, 3]
+    assert facts["failed_members"] == ["alm_kg 1", "hgs_kg 1", "crt_s 1"]
+    predictions = storage.read_table(going_on.path("predictions.parquet"))
+    n_left = (predictions["split"] == "train").sum()  # one image per patient
+    # Two of four folds lack one of their two members.
+    assert facts["patients_left_out_of_stage2"] == facts["training_patients"] - n_left
+    assert n_left == pytest.approx(facts["training_patients"] / 2, abs=2)
+    assert pipeline.tune(going_on)["facts"]["patients"] <= n_left
+    bundle = load_bundle(going_on.path("bundle"))
+    assert [len(of_target) for of_target in bundle.members] == [3, 3, 3]
+    assert bundle.manifest.lineage["failed_members"] == ["alm_kg 1", "hgs_kg 1", "crt_s 1"]
+    card = storage.read_text(going_on.path("bundle", "model_card.md"))
+    assert '| failed_members | ["alm_kg 1", "hgs_kg 1", "crt_s 1"] |' in card
+    assert f"| patients_left_out_of_stage2 | {facts['patients_left_out_of_stage2']} |" in card
 
 
 def test_scoring_with_other_preprocessing_is_refused(run, settings):
