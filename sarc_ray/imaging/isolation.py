@@ -30,10 +30,18 @@ from sarc_ray.imaging.dicom import MAX_OBJECT_BYTES
 from sarc_ray.imaging.isolation_child import LENGTH, READY, message, unpack_result, without_picture
 from sarc_ray.imaging.preprocess import ImageResult, PreprocessConfig, process_image
 
-_PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from sarc_ray.imaging.isolation_child import main; main(int(sys.argv[2]))"
-)
+# The program of a child. What keeps it from starting is told in the form of a reply; nothing else of its errors is.
+_PROGRAM = """
+import json, os, struct, sys
+sys.path[:] = json.loads(sys.argv[1])
+try:
+    from sarc_ray.imaging.isolation_child import main
+except BaseException as error:
+    text = json.dumps({"failure": f"{type(error).__name__}: {error}"[:1000]}).encode("ascii")
+    os.write(1, struct.pack("<I", len(text)) + text)
+    raise SystemExit(1)
+main(int(sys.argv[2]))
+"""
 # What a program needs to start. Keys of object stores, tokens and the like stay behind.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
 _SETTINGS = {
@@ -45,6 +53,8 @@ _SETTINGS = {
     "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
 }
 _START_LIMIT_S = 120.0
+_START_ATTEMPTS = 3
+_START_PAUSE_S = 1.0
 _REPLY_MAX_BYTES = 2**16
 _PIPE_BYTES = 2**20
 
@@ -131,6 +141,9 @@ class _DiedError(Exception):
 class _LateError(Exception):
     """The time is over."""
 
+    def __str__(self) -> str:
+        return "the time is over"
+
 
 class _Child:
     """One child process and the pipes to it; used by one thread at a time."""
@@ -170,7 +183,6 @@ class _Child:
         Raises:
             _DiedError, _LateError: the child is of no more use.
         """
-        self._wait_until_ready()
         deadline = time.monotonic() + limits.seconds_per_image
         request = {
             "config": dataclasses.asdict(config),
@@ -202,17 +214,17 @@ class _Child:
             if pipe is not None:
                 pipe.close()
 
-    def _wait_until_ready(self) -> None:
-        if self._ready:
-            return
-        try:
-            self._ready = self._receive_message(time.monotonic() + _START_LIMIT_S) == READY
-        except (_DiedError, _LateError) as error:
-            self.end()
-            raise SarcRayError(
-                f"the process that reads images does not start (exit status {self._process.returncode}); "
-                f"try '{sys.executable} -c \"import sarc_ray.imaging.isolation_child\"', and see that memory is left"
-            ) from error
+    def wait_until_ready(self) -> None:
+        """Return once the child can read.
+
+        Raises:
+            _DiedError, _LateError: it cannot, and is of no use.
+        """
+        if not self._ready:
+            facts = self._receive_message(time.monotonic() + _START_LIMIT_S)
+            if facts != READY:
+                raise _DiedError(str(facts.get("failure", "it does not say why")))
+            self._ready = True
 
     def _send(self, data: bytes, deadline: float) -> None:
         view = memoryview(data)
@@ -270,15 +282,35 @@ def end_idle() -> None:
 
 
 def _take() -> _Child:
-    """A warm child, or a new one."""
+    """A child that is ready: a warm one, or a new one."""
+    failures = 0
+    while True:
+        child = _warm() or _start()
+        try:
+            child.wait_until_ready()
+        except (_DiedError, _LateError) as error:
+            child.end()
+            failures += 1
+            if failures == _START_ATTEMPTS:
+                raise SarcRayError(
+                    f"the process that reads images does not start: {error}; {failures} attempts. Try "
+                    f"'{sys.executable} -c \"import sarc_ray.imaging.isolation_child\"', and see that memory is left"
+                ) from error
+            time.sleep(_START_PAUSE_S)  # a system short of memory may have more in a moment
+        else:
+            return child
+
+
+def _warm() -> _Child | None:
+    """A child that waits for work, if there is one."""
     while True:
         try:
             child = _idle.pop()
         except IndexError:
-            return _start()
+            return None
         if child.owner == os.getpid() and child.alive():
             return child
-        child.end()  # it has died at rest, or belongs to the process that this one was forked from
+        child.end()  # it belongs to the process that this one was forked from, or has died at rest
 
 
 def _start() -> _Child:

@@ -152,7 +152,8 @@ def test_the_time_limit_holds_inside_a_codec(slow):
     limits = ReadLimits(seconds_per_image=0.5, mebibytes_per_image=1024)
     warm = read_images([GOOD], PAPER, READ_LIMITS)
     begin = time.monotonic()
-    late, after = read_images([slow, GOOD], PAPER, limits)
+    (late,) = read_images([slow], PAPER, limits)
+    (after,) = read_images([GOOD], PAPER, READ_LIMITS)
     assert warm[0].reason is Reason.NONE
     assert (late.reason, after.reason) == (Reason.DECODER_TIMEOUT, Reason.NONE)
     # Once in a used child and once in a fresh one, and the starts of two children.
@@ -212,7 +213,7 @@ def test_the_child_holds_nothing_of_its_parent(tmp_path, monkeypatch):
     read_images([GOOD], PAPER, READ_LIMITS)
     (pid,) = isolation.idle_pids()
     files = {os.readlink(fd).partition(":")[0] for fd in Path(f"/proc/{pid}/fd").iterdir()}
-    assert files == {"pipe", "/dev/null"}
+    assert files - {f"/proc/{pid}/statm"} == {"pipe", "/dev/null"}
     assert b"secret-of-the-store" not in Path(f"/proc/{pid}/environ").read_bytes()
     limits = Path(f"/proc/{pid}/limits").read_text(encoding="ascii")
     for name in ("Max core file size", "Max file size"):
@@ -306,9 +307,20 @@ def test_ctrl_c_ends_the_child_at_work(slow):
 
 
 def test_a_child_that_cannot_start_is_no_fault_of_the_image(monkeypatch):
-    monkeypatch.setattr(sys, "path", ["/nowhere"])
-    with pytest.raises(SarcRayError, match="does not start"):
+    monkeypatch.setattr(isolation, "_START_PAUSE_S", 0.0)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if "site-packages" not in path])
+    with pytest.raises(SarcRayError, match=r"does not start: ModuleNotFoundError: No module named .*; 3 attempts"):
         read_images([GOOD], PAPER, READ_LIMITS)
+    assert isolation.idle_pids() == []
+
+
+def test_a_child_that_starts_at_the_second_attempt_will_do(monkeypatch, tmp_path):
+    mark = tmp_path / "tried"
+    program = f"import os\nif not os.path.exists({str(mark)!r}): open({str(mark)!r}, 'w').close(); os._exit(1)\n"
+    monkeypatch.setattr(isolation, "_PROGRAM", program + isolation._PROGRAM)
+    monkeypatch.setattr(isolation, "_START_PAUSE_S", 0.0)
+    assert read_images([GOOD], PAPER, READ_LIMITS)[0].reason is Reason.NONE
+    assert mark.exists()
 
 
 @pytest.mark.parametrize(
