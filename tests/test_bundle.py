@@ -346,6 +346,24 @@ def test_spec_names_what_is_wrong(change, message):
         dataclasses.replace(SPEC, **change)
 
 
+def test_a_bundle_that_does_not_speak_of_the_gate_of_pixels_scores_without_one(uri):
+    assert not SPEC.preprocess.pixel_gate
+    written = verify_bundle(uri)
+    _edit(uri, lambda value: value["spec"]["preprocess"].pop("pixel_gate"))
+    assert verify_bundle(uri) == written
+
+
+def test_the_gate_of_pixels_is_part_of_the_model(tmp_path, members, stage2, uri):
+    gated = dataclasses.replace(SPEC, preprocess=dataclasses.replace(SPEC.preprocess, pixel_gate=True))
+    other = _write(str(tmp_path / "gated"), members, stage2, spec=gated)
+    assert verify_bundle(other).model_id != verify_bundle(uri).model_id
+    with pytest.raises(BundleError, match=r"preprocess\.pixel_gate: found False, the bundle was trained with True"):
+        require_preprocessing(gated, SPEC.preprocess)
+    _edit(other, lambda value: value["spec"]["preprocess"].update(pixel_gate=False))
+    with pytest.raises(BundleError, match="altered"):
+        load_bundle(other)
+
+
 def test_importing_and_reading_a_manifest_needs_no_torch():
     code = f"""
 import sys

@@ -86,6 +86,18 @@ def image_rows(images_NSS, clinical):
     return pa.table(columns | {name: pa.array(clinical[name], from_pandas=True) for name in clinical})
 
 
+def test_a_manifests_age_and_view_are_held_to_the_gates_rules(bundles):
+    images_NSS, clinical = make_pictures(4, rng=np.random.default_rng(4))
+    clinical["age_years"] = [70.0, 17.9, 18.0, 12.0]
+    batch = image_rows(images_NSS, clinical.assign(view=["PA", "PA", "PA", "LL"]))
+    flags = pa.array(["", "ap_view", "view_unknown", "ap_view,portable_ap"])
+    batch = batch.set_column(batch.column_names.index("gate_flags"), "gate_flags", flags)
+    scored = score_rows(batch, bundles["measures"], run_id="r").to_pandas()
+    assert scored["reason"].tolist() == ["", "paediatric", "age_below_minimum", "lateral_view"]
+    assert scored["outcome"].tolist() == ["scored", "rejected", "abstained", "rejected"]
+    assert scored["gate_flags"].tolist() == flags.to_pylist()
+
+
 def test_a_picture_unlike_the_training_pictures_gets_its_distance_and_nothing_else(bundles):
     rng = np.random.default_rng(4)
     ordinary_NSS, clinical = make_pictures(6, rng=rng)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 from sarc_ray.errors import ImageError, Reason
@@ -191,6 +193,36 @@ def test_other_facts() -> None:
     assert facts.device == "ACME X1"
     odd = header(PatientSex="O", PatientSize="160", PatientWeight="64", Manufacturer="", WindowCenter="x", Rows=b"\1")
     assert (odd.sex, odd.bmi_kg_m2, odd.device, odd.rows) == (None, None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("height", "weight"),
+    [
+        ("160", "64"),
+        ("0", "64"),
+        ("999", "64"),
+        ("1.6", "0"),
+        ("1.6", "64000"),
+        ("0.9", "25"),
+        ("1.6", ""),
+        ("x", "64"),
+    ],
+)
+def test_no_height_or_weight_is_guessed(height: str, weight: str) -> None:
+    assert header(PatientSize=height, PatientWeight=weight).bmi_kg_m2 is None
+
+
+@pytest.mark.parametrize(
+    ("meaning", "expected"),
+    [("postero-anterior", "PA"), ("Antero-posterior", "AP"), ("left lateral", "LEFT LATERAL"), ("", None)],
+)
+def test_a_coded_view_is_read_where_the_plain_one_is_empty(meaning: str, expected: str | None) -> None:
+    item = Dataset()
+    item.CodeMeaning = meaning
+    coded = Sequence([item])
+    assert read_radiograph(make_dicom(ViewPosition="", ViewCodeSequence=coded)).header.view == expected
+    assert read_radiograph(make_dicom(ViewPosition="AP", ViewCodeSequence=coded)).header.view == "AP"
+    assert read_radiograph(make_dicom(ViewPosition="", ViewCodeSequence=Sequence([]))).header.view is None
 
 
 def test_rescale_and_modality_lut_exclude_each_other() -> None:
