@@ -53,6 +53,9 @@ MAX_OBJECT_BYTES = 160 * 2**20
 # Pictures are reduced no further than to this multiple of the size that is asked for.
 REDUCED_MIN = 1.2
 _PIXEL_DATA = Tag("PixelData")
+# Overlay Bit Position of the sixteen groups 6000 to 601E (Part 3 C.9.2).
+_OVERLAY_BIT_TAGS = tuple(Tag(0x6000 + 2 * number, 0x0102) for number in range(16))
+_TAGS_READ = [*(Tag(keyword) for keyword in TAGS), *_OVERLAY_BIT_TAGS]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +109,7 @@ def open_dataset(data: bytes) -> Dataset:
     data, deflated = _inflated(data)
     stream = io.BytesIO(data)
     try:
-        dataset = pydicom.dcmread(stream, force=False, specific_tags=list(TAGS), stop_before_pixels=True)
+        dataset = pydicom.dcmread(stream, force=False, specific_tags=_TAGS_READ, stop_before_pixels=True)
     except InvalidDicomError as error:
         raise ImageError(Reason.NOT_DICOM, "no DICM prefix") from error
     except MemoryError:
@@ -192,6 +195,8 @@ def decode(dataset: Dataset, header: HeaderFacts, *, min_side_px: int | None = N
         # Tables, palettes and the comparison with a padding value hold for single pixels, not for means of them; colour
         # is told from grey pixel by pixel.
         pixelwise = table is not None or padding is not None or layout.photometric == PALETTE or layout.samples > 1
+        # Old files keep overlays in the pixels' own high bits; position 0 stands for a plane of its own (Part 3 C.9.2).
+        pixelwise |= any(dataset[tag].value for tag in _OVERLAY_BIT_TAGS if tag in dataset)
         decoded = _decoded(dataset, value, layout, header, 0 if pixelwise else _reduction(header, min_side_px))
         pixels_HW = decoded.pixels
         if pixels_HW.ndim == 3:

@@ -1,5 +1,6 @@
 """The syntax table: every transfer syntax gives a picture or a reason; and reduced pictures equal the full ones."""
 
+import io
 import struct
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import cv2
 import imagecodecs
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom import uid as uids
 
 from sarc_ray.errors import ImageError, Reason
@@ -212,6 +214,19 @@ def test_junk_above_high_bit_is_removed_before_pixels_are_averaged(pixels: np.nd
         found = decoded(make_dicom(marked, syntax=syntax, frames=[frame]), 96)
         assert found.sampling == codecs.FULL
         np.testing.assert_array_equal(found.pixels_HW, crop)
+
+
+def test_declared_overlays_in_high_bits_are_removed_before_pixels_are_averaged(pixels: np.ndarray) -> None:
+    """A stroke of one pixel's width is too thin to be seen in a reduced picture; the header tells of it."""
+    crop = np.ascontiguousarray(pixels[:800, :800])
+    marked = crop.copy()
+    marked[400, 100:500] |= 1 << 12
+    frame = imagecodecs.jpeg2k_encode(marked, codecformat="j2k", reversible=True, level=0)
+    data = make_dicom(marked, syntax=uids.JPEG2000Lossless, frames=[frame])
+    dataset = dcmread(io.BytesIO(data))
+    dataset.add_new((0x6002, 0x0102), "US", 12)
+    declared = dicom_factory.to_bytes(dataset, uids.JPEG2000Lossless)
+    np.testing.assert_array_equal(decoded(declared, 96).pixels_HW, crop)
 
 
 @pytest.mark.parametrize(
