@@ -26,31 +26,40 @@ Read = Callable[[str], np.ndarray]
 
 
 def sarc_ray(*, equalised: bool, whole: bool = False, isolated: bool = False) -> Read:
-    """The preset `paper`; not equalised (to compare pictures), or decoded at full size first."""
+    """The preset `paper`; not equalised (to compare pictures), decoded at full size first, or in a child process."""
     import dataclasses
 
     from sarc_ray.config import load_preset
-    from sarc_ray.imaging import dicom, preprocess
+    from sarc_ray.imaging import dicom, isolation, preprocess
 
     preprocess.use_one_thread()
-    config = preprocess.PreprocessConfig(**load_preset("paper")["preprocess"])
+    preset = load_preset("paper")
+    config = preprocess.PreprocessConfig(**preset["preprocess"])
+    limits = isolation.ReadLimits(
+        **{name: preset["engine"][name] for name in ("seconds_per_image", "mebibytes_per_image")}
+    )
     if not equalised:
         config = dataclasses.replace(config, clahe_clip_limit=0.0)
 
     def read(path: str) -> np.ndarray:
-        result = preprocess.process_image(Path(path).read_bytes(), config)
+        data = Path(path).read_bytes()
+        if isolated:
+            (result,) = isolation.read_images([data], config, limits)
+        else:
+            result = preprocess.process_image(data, config)
         if result.image_HW is None:
             raise ValueError(f"reason {result.reason}")
         return result.image_HW / 255.0
 
     def read_whole(path: str) -> np.ndarray:
+        """As read, but for the levels left out."""
         radiograph = dicom.read_radiograph(Path(path).read_bytes())
         return preprocess.grey_picture(radiograph, config)
 
     return read_whole if whole else read
 
 
-def pydicom_usual(*, scaled: bool = True) -> Read:
+def pydicom_usual() -> Read:
     """What most scripts do: the whole picture as floats, then small."""
     import cv2
     import pydicom
@@ -100,6 +109,7 @@ def torchxrayvision() -> Read:
 
 CONTENDERS: dict[str, Callable[[], Read]] = {
     "sarc-ray": lambda: sarc_ray(equalised=True),
+    "sarc-ray, isolated": lambda: sarc_ray(equalised=True, isolated=True),
     "sarc-ray, not equalised": lambda: sarc_ray(equalised=False),
     "sarc-ray, full size": lambda: sarc_ray(equalised=False, whole=True),
     "pydicom": pydicom_usual,
