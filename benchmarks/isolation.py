@@ -16,6 +16,9 @@ import statistics
 import time
 from pathlib import Path
 
+# As in a child: one thread for the linear algebra. Read when NumPy is loaded.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
 import imagecodecs
 import numpy as np
 from pydicom import uid as uids

@@ -127,7 +127,8 @@ def _read_image(data: bytes, config: PreprocessConfig, limits: ReadLimits) -> Im
             raise
         else:
             _idle.append(child)
-            return result
+            # Where memory ran out the child may not even have come to the hash.
+            return result if result.image_sha256 else _refused(result.reason, data)
 
 
 def _refused(reason: Reason, data: bytes) -> ImageResult:

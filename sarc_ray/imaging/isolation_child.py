@@ -27,7 +27,7 @@ import numpy as np
 from sarc_ray.errors import Reason
 from sarc_ray.imaging import judge
 from sarc_ray.imaging.header import HeaderFacts
-from sarc_ray.imaging.preprocess import ImageResult, PreprocessConfig, process_image, use_one_thread
+from sarc_ray.imaging.preprocess import ImageResult, PreprocessConfig, process_object, use_one_thread
 
 LENGTH = struct.Struct("<I")
 READY = {"ready": True}
@@ -103,28 +103,34 @@ def main(parent_pid: int) -> None:
 
 def _serve(requests: IO[bytes], reply_fd: int) -> None:
     started_bytes = _address_space_bytes()
-    while len(length := requests.read(LENGTH.size)) == LENGTH.size:
+    ran_out = False
+    # Where memory ran out, a module may be half imported, and a codec in a state that nobody has tested.
+    while not ran_out and _address_space_bytes() - started_bytes <= _GROWTH_MAX_BYTES:
+        length = requests.read(LENGTH.size)
+        if len(length) < LENGTH.size:
+            return
         request = json.loads(requests.read(LENGTH.unpack(length)[0]))
         signal.setitimer(signal.ITIMER_REAL, request["seconds"] + _ALARM_SLACK_S)
-        with _memory_limit(request["mebibytes"] * 2**20):
-            result = _read_image(requests, request)
-        _write(reply_fd, pack_result(result))
+        result = _read_image(requests, request)
+        ran_out = result is None
+        _write(reply_fd, pack_result(result or without_picture(Reason.IMAGE_TOO_LARGE, None)))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        # Where memory ran out, a module may be half imported, and a codec in a state that nobody has tested.
-        ran_out = result.reason is Reason.IMAGE_TOO_LARGE
-        if ran_out or _address_space_bytes() - started_bytes > _GROWTH_MAX_BYTES:
-            return
 
 
-def _read_image(requests: IO[bytes], request: dict[str, Any]) -> ImageResult:
+def _read_image(requests: IO[bytes], request: dict[str, Any]) -> ImageResult | None:
+    """What became of the image of a request; None where memory ran out."""
     left = request["object_bytes"]
-    try:
-        data = requests.read(left)
-    except MemoryError:  # Raised before the first byte is taken.
-        while left:
-            left -= len(requests.read(min(left, _BLOCK_BYTES)))
-        return ImageResult(reason=Reason.IMAGE_TOO_LARGE, image_HW=None, image_sha256=None, header=None, gate_flags="")
-    return process_image(data, PreprocessConfig(**request["config"]))
+    with _memory_limit(request["mebibytes"] * 2**20):
+        try:
+            data = requests.read(left)
+        except MemoryError:  # Raised before the first byte is taken.
+            while left:
+                left -= len(requests.read(min(left, _BLOCK_BYTES)))
+            return None
+        try:
+            return process_object(data, PreprocessConfig(**request["config"]))
+        except MemoryError:
+            return None
 
 
 def _give_up_rights(parent_pid: int) -> None:

@@ -97,6 +97,18 @@ def process_image(data: bytes | Exception, config: PreprocessConfig) -> ImageRes
         absent = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
         missing = any(isinstance(error, absent) for error in (data, data.__cause__))
         return _refused(Reason.OBJECT_MISSING if missing else Reason.STORAGE_FAILED)
+    try:
+        return process_object(data, config)
+    except MemoryError:  # Sizes that can be told beforehand are refused before.
+        return _refused(Reason.IMAGE_TOO_LARGE, hashlib.sha256(data).hexdigest())
+
+
+def process_object(data: bytes, config: PreprocessConfig) -> ImageResult:
+    """:func:`process_image` of what was fetched, for a process with a limit of memory.
+
+    Raises:
+        MemoryError: there is not enough of it. Nothing else is raised.
+    """
     digest = hashlib.sha256(data).hexdigest()
     header = None
     try:
@@ -107,9 +119,11 @@ def process_image(data: bytes | Exception, config: PreprocessConfig) -> ImageRes
             image_HW = preprocess(dicom.decode(dataset, header, min_side_px=config.size_px), config)
     except ImageError as error:
         return _refused(error.reason, digest, header)
-    except MemoryError:  # Of a process with a limit: sizes that can be told beforehand are refused before.
-        return _refused(Reason.IMAGE_TOO_LARGE, digest, header)
-    except Exception:  # One image must never stop an archive; the reason says that we did not foresee it.
+    except MemoryError:
+        raise
+    except Exception as error:  # One image must never stop an archive; the reason says that we did not foresee it.
+        if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
         return _refused(Reason.INTERNAL_ERROR, digest, header)
     return _result(Reason.NONE, digest, header, image_HW)
 

@@ -184,6 +184,7 @@ def test_the_memory_limit_holds_in_python():
     large = make_dicom(picture(2600, 2000))
     found = read_images([large, GOOD], PAPER, tight)
     assert [result.reason for result in found] == [Reason.IMAGE_TOO_LARGE, Reason.NONE]
+    assert len(found[0].image_sha256) == 64
     assert read_images([large], PAPER, READ_LIMITS)[0].reason is Reason.NONE
 
 
