@@ -1,0 +1,1 @@
+"""What the benchmarks of training and of inference share."""

@@ -1,0 +1,123 @@
+"""The usual way, as a reference: a DataLoader that decodes each file when it is asked for it, and a loop over it.
+
+Shape suffixes: B pictures of a batch, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+import torch
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from sarc_ray.stage1.network import IMAGENET_MEAN, IMAGENET_SD
+
+WORKERS = 2
+
+
+def read_picture(path: Path, *, size_px: int, clahe_clip_limit: float, clahe_tiles: int) -> np.ndarray:
+    """Decode a file with pydicom; window, resize and equalise with NumPy and OpenCV: uint8, (H, W)."""
+    dataset = pydicom.dcmread(path)
+    grey_HW = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset).astype(np.float32)
+    low, high = grey_HW.min(), grey_HW.max()
+    grey_HW = (grey_HW - low) / max(high - low, 1.0)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        grey_HW = 1.0 - grey_HW
+    small_HW = (cv2.resize(grey_HW, (size_px, size_px), interpolation=cv2.INTER_AREA) * 255.0).astype(np.uint8)
+    return cv2.createCLAHE(clahe_clip_limit, (clahe_tiles, clahe_tiles)).apply(small_HW)
+
+
+class Files(Dataset):
+    """Pictures decoded on demand."""
+
+    def __init__(self, paths: Sequence[Path], y_N: np.ndarray, *, augment: bool, reading: dict):
+        steps = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+        if augment:
+            steps += [
+                v2.RandomAffine(degrees=5, translate=(0.05, 0.05), scale=(0.95, 1.05)),
+                v2.RandomHorizontalFlip(),
+                v2.ColorJitter(brightness=0.05),
+            ]
+        steps += [v2.Grayscale(3), v2.Normalize(IMAGENET_MEAN, IMAGENET_SD)]
+        self.paths, self.y_N, self.reading = list(paths), torch.from_numpy(y_N).float(), reading
+        self.transform = v2.Compose(steps)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        cv2.setNumThreads(1)
+        return self.transform(read_picture(self.paths[index], **self.reading)), self.y_N[index]
+
+
+class Pictures(Dataset):
+    """Pictures in memory, normalised one by one."""
+
+    def __init__(self, x_NHW: np.ndarray):
+        self.x_NHW = x_NHW
+        self.transform = v2.Compose(
+            [
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Grayscale(3),
+                v2.Normalize(IMAGENET_MEAN, IMAGENET_SD),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.x_NHW)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.transform(self.x_NHW[index])
+
+
+def train_epochs(
+    network: nn.Module, train: Files, tune: Files, *, epochs: int, batch_size: int, learning_rate: float
+) -> list[float]:
+    """Seconds of each epoch: a pass over the training files with Adam, then the loss of the tuning files."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device, memory_format=torch.contiguous_format)
+    optimizer, loss_of = torch.optim.Adam(network.parameters(), lr=learning_rate), nn.GaussianNLLLoss()
+    pin = device.type == "cuda"
+    train_loader = DataLoader(train, batch_size, shuffle=True, num_workers=WORKERS, pin_memory=pin)
+    tune_loader = DataLoader(tune, batch_size, num_workers=WORKERS, pin_memory=pin)
+    mean, sd = train.y_N.mean(), train.y_N.std()
+    seconds = []
+    for _ in range(epochs):
+        begin = time.perf_counter()
+        network.train()
+        for x_BCHW, y_B in train_loader:
+            mu_B, sigma_B = network(x_BCHW.to(device, non_blocking=True))
+            loss = loss_of(mu_B, ((y_B - mean) / sd).to(device), sigma_B.square())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        network.eval()
+        with torch.no_grad():
+            for x_BCHW, y_B in tune_loader:
+                mu_B, sigma_B = network(x_BCHW.to(device, non_blocking=True))
+                float(loss_of(mu_B, ((y_B - mean) / sd).to(device), sigma_B.square()))
+        seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+def predict_one_by_one(networks: Sequence[nn.Module], x_NHW: np.ndarray, *, batch_size: int) -> list[np.ndarray]:
+    """Standardised mu of one network after the other, each with a pass of its own over a DataLoader."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    answers = []
+    for network in networks:
+        network.to(device).eval()
+        parts = []
+        with torch.no_grad():
+            for x_BCHW in DataLoader(Pictures(x_NHW), batch_size, num_workers=WORKERS):
+                parts.append(network(x_BCHW.to(device))[0].cpu().numpy())
+        answers.append(np.concatenate(parts))
+    return answers
