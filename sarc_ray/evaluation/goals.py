@@ -91,7 +91,8 @@ def _row(overall: pd.DataFrame, goal: Goal, dataset: str) -> pd.Series:
 
 def _auroc_ratio(overall: pd.DataFrame, dataset: str) -> pd.Series:
     """The ratio has no interval of its own: its terms come from the same patients."""
-    auroc = overall[(overall["metric"] == "auroc") & overall["comparator"].isna()]
+    # Empty in a table of ours, missing in one read back from CSV.
+    auroc = overall[(overall["metric"] == "auroc") & (overall["comparator"].fillna("") == "")]
     own = _only(auroc[auroc["score"] == "score"], "auroc of score", dataset)
     ideal = _only(auroc[auroc["score"] == "ideal"], "auroc of ideal", dataset)
     return pd.Series({**own, "estimate": own["estimate"] / ideal["estimate"], "ci_low": None, "ci_high": None})

@@ -1,12 +1,17 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from sarc_ray import storage
 from sarc_ray.errors import EvaluationError
 from sarc_ray.evaluation.goals import GOALS, Goal, check_goals
+from sarc_ray.evaluation.results import evaluate_dataset
+from tests.evaluation.cohorts import TARGETS, make_config, scored_cohort
 
 
-def row(outcome, score, metric, estimate, n=6000, subgroup="all", comparator=None, dataset="test_internal"):
+def row(outcome, score, metric, estimate, n=6000, subgroup="all", comparator="", dataset="test_internal"):
     return {
         "dataset": dataset,
         "outcome": outcome,
@@ -80,3 +85,31 @@ def test_an_absent_figure_is_an_error_not_a_pass(estimate):
     table = table[~own] if estimate is None else table.assign(estimate=table["estimate"].mask(own))
     with pytest.raises(EvaluationError, match=r"[01] usable"):
         check_goals(table, dataset="test_internal", goals=[goal])
+
+
+@pytest.mark.parametrize("file_type", [None, "parquet", "csv"])
+def test_every_goal_is_found_in_a_real_results_table(tmp_path, file_type):
+    """Under the names that the evaluation gives its figures, in memory and read back."""
+    frame, truth = (table.rename(columns=lambda name: name.replace("crt_s", "hgs_kg")) for table in scored_cohort())
+    table = evaluate_dataset(
+        frame,
+        dataset="test_internal",
+        targets=[TARGETS[0], dataclasses.replace(TARGETS[1], name="hgs_kg")],
+        config=make_config(n_boot=50),
+        seed=3,
+        truth=truth,
+        run_id="r",
+    )
+    if file_type:
+        uri = str(tmp_path / f"results.{file_type}")
+        storage.write_table(uri, table)
+        table = storage.read_table(uri) if file_type == "parquet" else pd.read_csv(uri)
+    goals = [dataclasses.replace(goal, n_min=300) for goal in GOALS]
+    found = check_goals(table, dataset="test_internal", goals=goals)
+    assert found["metric"].tolist() == [goal.metric for goal in GOALS]
+    assert set(found["outcome"]) == {"alm_kg", "hgs_kg", "sarcopenia"}
+    assert (found["n"] == 300).all()
+    # Sigmas are honest and in the ideal's order, and mu is the ideal's with a quarter of its variance as noise.
+    met = found.set_index(["outcome", "metric"])["met"]
+    assert met[[("alm_kg", "coverage_90"), ("alm_kg", "sigma_spearman"), ("sarcopenia", "auroc_ratio")]].all()
+    assert not met[[("alm_kg", "nll_difference"), ("hgs_kg", "explained_variance_ratio")]].any()
