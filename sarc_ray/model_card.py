@@ -39,7 +39,7 @@ def model_card(manifest: Mapping[str, Any], spec: BundleSpec) -> str:
         "",
         *targets,
         "",
-        *_refused(spec),
+        *_refused(spec, manifest["metrics"]),
         f"Stage 2: {manifest['stage2']['algorithm'].replace('_', ' ')}, sigmoid calibration. A score of",
         f"{manifest['threshold']:.4f} or more is flagged (Youden's threshold on out-of-fold predictions).",
         f"Pictures: {spec.preprocess.size_px} x {spec.preprocess.size_px} px, CLAHE clip limit",
@@ -72,15 +72,20 @@ def _recalibrated(scale: float) -> str:
     return "sigma as the networks say" if scale == 1.0 else f"sigma x {scale:.3f}, recalibrated on the tuning patients"
 
 
-def _refused(spec: BundleSpec) -> list[str]:
-    """What becomes of pictures unlike the training pictures."""
+def _refused(spec: BundleSpec, metrics: Mapping[str, Any]) -> list[str]:
+    """What becomes of pictures unlike the training pictures, and how many ordinary ones that costs."""
+    asked, held, n = (
+        metrics.get(f"ood_{name}") for name in ("false_alarm_rate_asked", "false_alarm_rate", "tuning_images")
+    )
+    about = "`ood_distance` tells how unlike the training pictures a picture is"
     if spec.ood_threshold is None:
-        return ["`ood_distance` tells how unlike the training pictures a picture is; none is refused for it.", ""]
-    return [
-        "`ood_distance` tells how unlike the training pictures a picture is (about 1 is ordinary);",
-        f"above {spec.ood_threshold:.3f} it gets no score.",
-        "",
-    ]
+        why = f" {n} tuning pictures are too few for a threshold at a false-alarm rate of {asked:.2%}." if asked else ""
+        return [f"{about}; none is refused for it.{why}", ""]
+    lines = [f"{about} (about 1 is ordinary);", f"above {spec.ood_threshold:.3f} it gets no score."]
+    if held:
+        lines.append(f"Of pictures like the {n} tuning pictures at most {held:.2%} are expected beyond it")
+        lines[-1] += f" ({asked:.2%} was asked for, and takes more of them)." if held > asked else "."
+    return [*lines, ""]
 
 
 def _recalibrations(decisions: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -33,7 +33,7 @@ from sarc_ray.run import Run, RunConfig, fingerprint_of
 from sarc_ray.stage1.checkpoint import member_from_bytes
 from sarc_ray.stage1.ensemble import holdout_folds
 from sarc_ray.stage1.member import MemberTask
-from sarc_ray.stage1.ood import alarm_threshold, fit_reference, reference_to_bytes
+from sarc_ray.stage1.ood import alarm_threshold, false_alarm_rate_held, fit_reference, reference_to_bytes
 from sarc_ray.stage1.predictions import predict_patients
 from sarc_ray.stage1.shortfall import FailedMember, member_name, require_members
 from sarc_ray.stage2.calibration import fit_final
@@ -447,7 +447,8 @@ def _write_bundle(run: Run, model: Any, chosen: TrialRecord, *, n_patients: int)
             "oof_f1": chosen.oof_f1,
             "training_patients": n_patients,
             "recalibration": recalibration,
-            "ood_false_alarm_rate": config.ood.false_alarm_rate,
+            "ood_false_alarm_rate": false_alarm_rate_held(len(tune_distance_N), config.ood.false_alarm_rate),
+            "ood_false_alarm_rate_asked": config.ood.false_alarm_rate,
             "ood_tuning_images": len(tune_distance_N),
         },
         lineage=_lineage(run, "tune", chosen.spec.key)

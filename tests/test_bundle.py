@@ -332,6 +332,36 @@ def test_numbers_that_are_not_finite_become_null_and_the_card_says_what_is_known
 
 
 @pytest.mark.parametrize(
+    ("threshold", "held", "asked", "n", "text"),
+    [
+        (2.5, 0.01, 0.01, 224, "Of pictures like the 224 tuning pictures at most 1.00% are expected beyond it.\n"),
+        (
+            2.5,
+            1 / 31,
+            0.01,
+            30,
+            "at most 3.23% are expected beyond it (1.00% was asked for, and takes more of them).\n",
+        ),
+        (
+            None,
+            None,
+            0.01,
+            11,
+            "refused for it. 11 tuning pictures are too few for a threshold at a false-alarm rate of",
+        ),
+        (None, None, 0.0, 224, "a picture is; none is refused for it.\n"),
+    ],
+)
+def test_the_card_says_how_many_ordinary_pictures_the_threshold_costs(
+    tmp_path, members, stage2, threshold, held, asked, n, text
+):
+    uri, spec = str(tmp_path / "bundle"), dataclasses.replace(SPEC, ood_threshold=threshold)
+    metrics = {"ood_false_alarm_rate": held, "ood_false_alarm_rate_asked": asked, "ood_tuning_images": n}
+    write_bundle(uri, members=members, ood=make_ood(members, 5), stage2=stage2, spec=spec, metrics=metrics, lineage={})
+    assert text in storage.read_text(storage.join(uri, "model_card.md"))
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"targets": ()}, "targets: found"),

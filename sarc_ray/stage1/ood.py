@@ -26,6 +26,8 @@ FloatArray = npt.NDArray[np.float64]
 
 # Axes beyond these hold a per cent or two of the variance of the compact network's features.
 MAX_AXES = 64
+# A false-alarm rate above the one asked for is accepted up to here, for want of tuning pictures.
+MAX_UNASKED_RATE = 0.05
 _ENTRY = "backbone_hash"
 _TENSORS = ("mean_F", "sd_F", "axes_KF", "variance_K")
 _MIN_SD = 1e-6
@@ -37,7 +39,8 @@ class OodConfig:
 
     Args:
         false_alarm_rate: share of ordinary pictures that may be refused, for example 0.01; decides the threshold on
-            the tune split. 0 or null: no picture is refused, and the score table still has the distance.
+            the tune split, see :func:`false_alarm_rate_held` for small ones. 0 or null: no picture is refused, and
+            the score table still has the distance.
     """
 
     false_alarm_rate: float | None
@@ -137,22 +140,39 @@ def fit_reference(features_NF: npt.ArrayLike, *, backbone_hash: str) -> OodRefer
     )
 
 
+def false_alarm_rate_held(n: int, false_alarm_rate: float | None) -> float | None:
+    """The false-alarm rate that a threshold from so many pictures can promise; None where no threshold is set.
+
+    The rate asked for takes 1 / rate - 1 pictures (99 for 1%). Below that the largest distance holds 1 / (n + 1), which
+    is accepted up to 5%: to refuse 2 ordinary pictures in 100 instead of 1 is a smaller harm than to score every hand.
+    With fewer pictures yet, so many ordinary ones would be refused that no threshold is set.
+
+    Args:
+        n: number of the tune split's pictures.
+        false_alarm_rate: as in ``OodConfig``.
+
+    Example:
+        >>> [false_alarm_rate_held(n, 0.01) for n in (500, 99, 49, 11)]
+        [0.01, 0.01, 0.02, None]
+    """
+    if not false_alarm_rate:
+        return None
+    held = max(false_alarm_rate, 1.0 / (n + 1))
+    return held if held <= max(false_alarm_rate, MAX_UNASKED_RATE) else None
+
+
 def alarm_threshold(distance_N: npt.ArrayLike, false_alarm_rate: float | None) -> float | None:
     """The distance above which a picture is refused, from pictures that the reference was not fitted on.
 
-    The ceil((N + 1)(1 - rate))-th smallest distance: then a new picture of the same kind is refused with probability
-    of at most the rate (split conformal prediction). With fewer than about 1 / rate pictures no distance gives that;
-    the largest is taken, and the probability is at most 1 / (N + 1).
+    The ceil((N + 1)(1 - rate))-th smallest distance, with the rate of :func:`false_alarm_rate_held`: then a new picture
+    of the same kind is refused with probability of at most that rate (split conformal prediction).
 
     Args:
         distance_N: of the tune split's pictures.
         false_alarm_rate: as in ``OodConfig``.
 
     Returns:
-        None where nothing is to be refused.
-
-    Raises:
-        ValueError: no pictures.
+        None where nothing is to be refused, or where there are too few pictures to say beyond what.
 
     References:
         Vovk V, Gammerman A, Shafer G. Algorithmic learning in a random world. Springer 2005.
@@ -162,13 +182,12 @@ def alarm_threshold(distance_N: npt.ArrayLike, false_alarm_rate: float | None) -
         1.1
     """
     distance_N = np.sort(np.asarray(distance_N, dtype=np.float64))
-    if not false_alarm_rate:
+    held = false_alarm_rate_held(distance_N.size, false_alarm_rate)
+    if held is None:
         return None
-    if not distance_N.size:
-        raise ValueError("distance_N: no tuning pictures; the false-alarm rate needs some")
     # Rounded first, or 100 x 0.99 would be a little above 99 and take the next distance.
-    rank = math.ceil(round((distance_N.size + 1) * (1.0 - false_alarm_rate), 9))
-    return float(distance_N[min(max(rank, 1), distance_N.size) - 1])
+    rank = math.ceil(round((distance_N.size + 1) * (1.0 - held), 9))
+    return float(distance_N[max(rank, 1) - 1])
 
 
 def reference_to_bytes(reference: OodReference) -> bytes:

@@ -12,6 +12,7 @@ from sarc_ray.stage1.ood import (
     MAX_AXES,
     OodConfig,
     alarm_threshold,
+    false_alarm_rate_held,
     fit_reference,
     reference_from_bytes,
     reference_to_bytes,
@@ -88,8 +89,34 @@ def test_threshold_with_few_pictures_and_switched_off():
     assert alarm_threshold(np.arange(1.0, 200.0), 0.01) == 198.0
     assert alarm_threshold(distances, 0) is None
     assert alarm_threshold([], None) is None
-    with pytest.raises(ValueError, match="no tuning pictures"):
-        alarm_threshold([], 0.01)
+    assert alarm_threshold([], 0.01) is None
+
+
+@pytest.mark.parametrize(
+    ("n", "asked", "held"),
+    [
+        (500, 0.01, 0.01),
+        (99, 0.01, 0.01),
+        (98, 0.01, 1 / 99),
+        (19, 0.01, 0.05),
+        (18, 0.01, None),
+        (0, 0.01, None),
+        (9, 0.1, 0.1),
+        (8, 0.1, None),
+        (500, 0, None),
+        (500, None, None),
+    ],
+)
+def test_a_threshold_is_set_where_the_rate_asked_for_or_a_small_one_is_held(n, asked, held):
+    found = false_alarm_rate_held(n, asked)
+    assert found == (None if held is None else pytest.approx(held))
+    assert (alarm_threshold(np.ones(n), asked) is None) == (held is None)
+
+
+def test_the_rate_that_few_pictures_hold_is_the_one_stated():
+    rng = np.random.default_rng(1)
+    rates = [np.exp(-alarm_threshold(rng.exponential(size=30), 0.01)) for _ in range(4000)]
+    assert np.mean(rates) == pytest.approx(false_alarm_rate_held(30, 0.01), rel=0.06)
 
 
 def test_a_file_gives_the_reference_back(reference):
