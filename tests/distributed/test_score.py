@@ -38,7 +38,7 @@ def bundle_uri(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(s3_server):
-    """A manifest in S3: readable radiographs, a text file, a missing object, a child, rows without BMI."""
+    """A manifest in S3: readable radiographs, a text file, a missing object, children, rows without BMI."""
     folder = "s3://tests/test_score"
     rng = np.random.default_rng(5)
     records = []
@@ -53,7 +53,7 @@ def rows(s3_server):
                 "row_id": row_id(uri),
                 "image_uri": uri,
                 "patient_key": f"k{number}",
-                "age_years": 12.0 if number % 10 == 1 else float(rng.uniform(41, 90)),
+                "age_years": (12.0, 30.0)[number // 10 % 2] if number % 10 == 1 else float(rng.uniform(41, 90)),
                 "sex": "FM"[number % 2],
                 "bmi_kg_m2": np.nan if number % 10 == 5 else float(rng.uniform(18, 30)),
                 "site": "north",
@@ -90,7 +90,7 @@ def test_distributed_equals_direct(ray_session, tmp_path, rows, bundle_uri, dire
     )
     table = tables.read(uri)
     pd.testing.assert_frame_equal(table, direct[table.columns], check_exact=True)
-    assert pointer.counts == {"scored": 20, "rejected": 12, "abstained": 8}
+    assert pointer.counts == {"scored": 20, "rejected": 14, "abstained": 6}
     assert sum(pointer.counts.values()) == len(rows) == pointer.n_rows
     assert table["reason"].value_counts().to_dict() == {
         "": 20,
@@ -98,7 +98,8 @@ def test_distributed_equals_direct(ray_session, tmp_path, rows, bundle_uri, dire
         "not_dicom": 4,
         "object_missing": 4,
         "missing_bmi": 4,
-        "age_below_minimum": 4,
+        "paediatric": 2,
+        "age_below_minimum": 2,
     }
     assert seen[-1] == (N_ROWS, N_ROWS)
 
