@@ -34,7 +34,7 @@ from sarc_ray.stage2.features import build_features
 
 Tell = Callable[[str, int, int], None]
 # Raised when the page shows something else for the same results.
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 MAX_SHAP_PATIENTS = 1000
 _NOBODY = "no such patient was scored"
 _LABELS = {TEST_INTERNAL: "Internal test set", TEST_EXTERNAL: "External test set"}
@@ -106,6 +106,7 @@ def gather(run: Run) -> Report:
         threshold=manifest.threshold,
         interval_level=config.evaluation.interval_level,
         confidence_level=config.evaluation.confidence_level,
+        evaluation=config.evaluation,
         targets=config.targets,
         training_scale=_training_scale(cohort, [target.name for target in config.targets]),
         cohorts=_cohorts(run, cohort),

@@ -8,13 +8,14 @@ Rows of the numbers are sorted by the prediction, so that those of one target ca
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from sarc_ray.cohort.schema import TargetConfig
-from sarc_ray.evaluation.rows import numbers
+from sarc_ray.evaluation.rows import ALL_ROWS, numbers, strata
 from sarc_ray.report import style, words
 from sarc_ray.report.content import Absent, Report, TestSet
 from sarc_ray.stats import agreement, uncertainty
@@ -23,6 +24,11 @@ from sarc_ray.stats.arrays import Interval
 # More spikes than this cannot be told apart in a figure of this width.
 _MAX_SPIKES = 250
 _MIN_KEPT, _CURVE_POINTS = 5, 200
+_COLOURS = (style.BLUE, style.VERMILION, style.GREEN, style.PURPLE, style.ORANGE)
+_CURVES = (
+    "Dotted: the mean error of all, which an uncertainty without information gives at every share. Gain over that, 1 "
+    "for a perfect ranking of the errors"
+)
 
 
 def concordance_figure(report: Report, test_set: TestSet, target: TargetConfig) -> style.Figure | Absent:
@@ -162,35 +168,90 @@ def risk_coverage_figure(report: Report, target: TargetConfig) -> style.Figure |
             if isinstance(rows, Absent):
                 missing = rows
                 continue
-            curve = uncertainty.risk_coverage((rows["predicted"] - rows["measured"]).abs(), rows["sigma"])
-            # The mean of a handful of errors says nothing of the curve.
-            shown = np.unique(np.linspace(_MIN_KEPT - 1, len(rows) - 1, _CURVE_POINTS).round().astype(int))
-            kept_percent, error = 100 * curve.coverage_N[shown], curve.risk_N[shown]
-            axes.plot(kept_percent, error, color=colour, lw=1.8, label=test_set.label)
-            axes.axhline(error[-1], color=colour, lw=0.9, ls=":")
-            drawn.append(pd.DataFrame({"test_set": test_set.name, "kept_percent": kept_percent, "error": error}))
-            told.append(f"{test_set.label.lower()} {words.number(curve.gain, 2)}")
+            curve, gain = _risk_coverage(rows)
+            _draw_curve(axes, curve, colour, test_set.label)
+            drawn.append(curve.assign(test_set=test_set.name)[["test_set", *curve]])
+            told.append(f"{test_set.label.lower()} {words.number(gain, 2)}")
         if not drawn:
             return missing or Absent(reason="No test set was evaluated.")
-        axes.set(
-            xlabel="Patients kept, the most certain first (%)",
-            ylabel=f"Mean absolute error ({target.unit})",
-            title=target.label,
-            xlim=(0, 100),
-        )
-        axes.set_ylim(bottom=0)
+        _finish_curves(axes, target, target.label)
         figure.legend(loc="outside lower center", ncols=2, handlelength=1.8)
         svg = style.to_svg(figure)
     return style.Figure(
         name=f"risk-coverage-{target.name}",
         title=f"{target.label}: error against uncertainty",
-        caption=(
-            "Dotted: the mean error of all, which an uncertainty without information gives at every share. Gain over "
-            f"that, 1 for a perfect ranking of the errors: {'; '.join(told)}."
-        ),
+        caption=f"{_CURVES}: {'; '.join(told)}.",
         svg=svg,
         numbers=pd.concat(drawn, ignore_index=True),
     )
+
+
+def subgroup_risk_coverage_figure(report: Report, test_set: TestSet, target: TargetConfig) -> style.Figure | Absent:
+    """The same within the subgroups of a test set: a panel for each column that divides it."""
+    known = _rows(report, test_set, target)
+    if isinstance(known, Absent):
+        return known
+    groups = _largest_subgroups(report, test_set, target)
+    if not groups:
+        least = report.evaluation.min_cell_size
+        return Absent(reason=f"{target.label}, {test_set.label.lower()}: no subgroup of {least} patients or more.")
+    drawn, told = [], []
+    with style.canvas(style.WIDTH_IN, 0.6 + 2.7 * len(groups)) as figure:
+        panels = figure.subplots(len(groups), squeeze=False, sharex=True)[:, 0]
+        for axes, (column, parts) in zip(panels, groups.items(), strict=True):
+            for colour, (name, rows) in zip(_COLOURS, parts.items(), strict=False):
+                curve, gain = _risk_coverage(rows)
+                _draw_curve(axes, curve, colour, f"{name.partition('=')[2]}, n = {len(rows)}")
+                drawn.append(curve.assign(subgroup=name)[["subgroup", *curve]])
+                told.append(f"{name} {words.number(gain, 2)}")
+            _finish_curves(axes, target, column.replace("_", " "))
+            axes.legend(loc="lower right", handlelength=1.8)
+        svg = style.to_svg(figure)
+    return style.Figure(
+        name=f"risk-coverage-{target.name}-{test_set.name}-subgroups",
+        title=f"{target.label}: error against uncertainty by subgroup, {test_set.label.lower()}",
+        caption=f"{_CURVES}: {'; '.join(told)}. Of each kind the {len(_COLOURS)} largest at most.",
+        svg=svg,
+        numbers=pd.concat(drawn, ignore_index=True),
+    )
+
+
+def _largest_subgroups(report: Report, test_set: TestSet, target: TargetConfig) -> dict[str, dict[str, pd.DataFrame]]:
+    """Rows of the subgroups that the results table has figures of, by column and then by name."""
+    groups: dict[str, dict[str, pd.DataFrame]] = {}
+    for stratum in strata(test_set.frame, report.evaluation):
+        rows = _rows(report, replace(test_set, frame=stratum.frame), target)
+        if stratum.name == ALL_ROWS or isinstance(rows, Absent) or len(rows) < report.evaluation.min_cell_size:
+            continue
+        groups.setdefault(stratum.name.partition("=")[0], {})[stratum.name] = rows
+    for column, parts in groups.items():
+        largest = sorted(parts, key=lambda name: len(parts[name]), reverse=True)[: len(_COLOURS)]
+        groups[column] = {name: rows for name, rows in parts.items() if name in largest}
+    return groups
+
+
+def _risk_coverage(rows: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """Points of the curve, ``kept_percent, error``, and its gain."""
+    curve = uncertainty.risk_coverage((rows["predicted"] - rows["measured"]).abs(), rows["sigma"])
+    # The mean of a handful of errors says nothing of the curve.
+    first = min(_MIN_KEPT, len(rows)) - 1
+    shown = np.unique(np.linspace(first, len(rows) - 1, _CURVE_POINTS).round().astype(int))
+    return pd.DataFrame({"kept_percent": 100 * curve.coverage_N[shown], "error": curve.risk_N[shown]}), curve.gain
+
+
+def _draw_curve(axes: Axes, curve: pd.DataFrame, colour: str, label: str) -> None:
+    axes.plot(curve["kept_percent"], curve["error"], color=colour, lw=1.8, label=label)
+    axes.axhline(curve["error"].iloc[-1], color=colour, lw=0.9, ls=":")
+
+
+def _finish_curves(axes: Axes, target: TargetConfig, title: str) -> None:
+    axes.set(
+        xlabel="Patients kept, the most certain first (%)",
+        ylabel=f"Mean absolute error ({target.unit})",
+        title=title,
+        xlim=(0, 100),
+    )
+    axes.set_ylim(bottom=0)
 
 
 def _rows(report: Report, test_set: TestSet, target: TargetConfig) -> pd.DataFrame | Absent:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.cohort.selection import FlowStep
+from sarc_ray.evaluation.plan import EvaluationConfig
 
 Float = npt.NDArray[np.float64]
 ALL_ROWS = "all"
@@ -53,7 +54,7 @@ class TestSet:
         name: as in the results table.
         label: for people.
         frame: one row per image: ``outcome`` (0, 1 or missing), ``score`` (missing where not scored), optionally
-            ``sarc_f``, and per target ``<t>`` (measured or missing), ``<t>_mu``, ``<t>_sigma``.
+            ``sarc_f``, and per target ``<t>`` (measured or missing), ``<t>_mu``, ``<t>_sigma``; subgroups' columns.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of its name
@@ -183,6 +184,7 @@ class Report:
         threshold: scores at or above it are flagged.
         interval_level: of the predictive intervals whose coverage is reported.
         confidence_level: of the confidence intervals.
+        evaluation: the settings of the results table: its subgroups, and how many patients one needs.
         targets: what stage 1 predicts.
         training_scale: mean and standard deviation of each target's measured values in the training set.
         cohorts: derivation first.
@@ -202,6 +204,7 @@ class Report:
     threshold: float
     interval_level: float
     confidence_level: float
+    evaluation: EvaluationConfig
     targets: tuple[TargetConfig, ...]
     training_scale: Mapping[str, tuple[float, float]]
     cohorts: tuple[Cohort, ...]

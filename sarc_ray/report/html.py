@@ -197,6 +197,12 @@ def _uncertainty_section(report: Report) -> Section:
     drawn = [
         agreement.spikes_figure(report, test_set, target) for target in report.targets for test_set in report.test_sets
     ]
+    drawn += [agreement.risk_coverage_figure(report, target) for target in report.targets]
+    drawn += [
+        agreement.subgroup_risk_coverage_figure(report, test_set, target)
+        for target in report.targets
+        for test_set in report.test_sets
+    ]
     return Section(
         anchor="uncertainty",
         title="Uncertainty of the predictions",
@@ -204,7 +210,7 @@ def _uncertainty_section(report: Report) -> Section:
             "Figure 3 (lower panel) of the paper. A wide spike says that the networks are not sure of this patient; "
             "the curves below it, whether they err less where they are sure."
         ),
-        content=tuple(_once([*drawn, *(agreement.risk_coverage_figure(report, target) for target in report.targets)])),
+        content=tuple(_once(drawn)),
     )
 
 

@@ -34,13 +34,15 @@ def make_frame(n, seed):
     return frame, truth
 
 
+EVALUATION = make_config(n_boot=50, subgroups=("sex",), age_band_edges_years=())
+
+
 def evaluate(frame, truth, name, targets=TARGETS):
-    settings = {"n_boot": 50, "subgroups": ("sex",), "age_band_edges_years": ()}
     return evaluate_dataset(
         frame,
         dataset=name,
         targets=targets,
-        config=make_config(**settings),
+        config=EVALUATION,
         seed=1,
         truth=truth,
         run_id="run-1",
@@ -108,6 +110,7 @@ def make_report(**changes):
         "threshold": 0.2,
         "interval_level": 0.9,
         "confidence_level": 0.95,
+        "evaluation": EVALUATION,
         "targets": TARGETS,
         "training_scale": SCALE,
         "cohorts": (

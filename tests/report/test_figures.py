@@ -15,6 +15,7 @@ from sarc_ray.report.content import Absent, Results, TestSet
 from sarc_ray.stats.agreement import bland_altman, concordance
 from sarc_ray.stats.calibration import calibration_curve, reliability_table
 from sarc_ray.stats.discrimination import auroc, roc_curve
+from sarc_ray.stats.uncertainty import risk_coverage
 from tests.evaluation.cohorts import TARGETS
 from tests.report.sample import SCALE, evaluate, make_frame
 
@@ -121,6 +122,32 @@ def test_risk_coverage_ends_at_the_mean_error_and_says_what_is_gained(report):
         assert drawn["error"].iloc[-1] == pytest.approx((known["alm_kg"] - known["alm_kg_mu"]).abs().mean())
         gain = report.results.row(test_set.name, "aurc_gain", score="alm_kg_mu", target="alm_kg")["estimate"]
         assert f"{test_set.label.lower()} {gain:.2f}".replace("-", "\u2212") in figure.caption
+
+
+def test_risk_coverage_within_subgroups(report):
+    """A curve for each subgroup with enough patients, in a panel for each column; the largest where there are many."""
+    test_set = report.test_sets[0]
+    frame = test_set.frame.assign(site=[f"s{min(k % 12, 7)}" for k in range(len(test_set.frame))])
+    frame.loc[frame["sex"] == "M", "alm_kg"] = np.nan
+    frame.loc[frame.index[:40], "sex"] = "X"
+    settings = dataclasses.replace(report.evaluation, subgroups=("sex", "site"), min_cell_size=15)
+    changed = dataclasses.replace(report, evaluation=settings)
+    crt, alm = (
+        agreement.subgroup_risk_coverage_figure(changed, dataclasses.replace(test_set, frame=frame), target)
+        for target in (TARGETS[1], ALM)
+    )
+    assert [name for name in crt.numbers["subgroup"].unique() if name.startswith("sex")] == ["sex=F", "sex=M", "sex=X"]
+    sites = [name for name in crt.numbers["subgroup"].unique() if name.startswith("site")]
+    assert len(sites) == 5
+    assert "site=s7" in sites
+    assert "sex=M" not in set(alm.numbers["subgroup"])
+    women = frame[frame["sex"] == "F"]
+    drawn = crt.numbers[crt.numbers["subgroup"] == "sex=F"]
+    assert drawn["error"].iloc[-1] == pytest.approx((women["crt_s"] - women["crt_s_mu"]).abs().mean())
+    curve = risk_coverage((women["crt_s"] - women["crt_s_mu"]).abs(), women["crt_s_sigma"])
+    assert f"sex=F {curve.gain:.2f}".replace("-", "\u2212") in crt.caption
+    none = dataclasses.replace(report, evaluation=dataclasses.replace(settings, min_cell_size=1000))
+    assert "no subgroup of 1000" in agreement.subgroup_risk_coverage_figure(none, test_set, ALM).reason
 
 
 def test_flow_numbers(report):

@@ -107,9 +107,9 @@ def test_nothing_is_fetched_or_run(folder, page):
 def test_every_figure_has_svg_and_numbers(folder, report):
     svg = {path.stem for path in folder.glob("assets/*.svg")}
     assert svg <= {path.stem for path in folder.glob("assets/*.csv")}
-    # two flows, two ROCs, two calibrations, three kinds of two targets in two test sets, error against
-    # uncertainty of two targets, SHAP, Grad-CAM
-    assert len(svg) == 2 + 2 + 2 + 3 * 4 + 2 + 1 + 1
+    # two flows, two ROCs, two calibrations, four kinds of two targets in two test sets (the last: error against
+    # uncertainty by subgroup), error against uncertainty of two targets, SHAP, Grad-CAM
+    assert len(svg) == 2 + 2 + 2 + 4 * 4 + 2 + 1 + 1
 
 
 def test_no_patient_is_named(folder, report):
@@ -230,7 +230,7 @@ def test_a_run_with_one_target_and_little_else(tmp_path):
     ):
         assert reason in page.text
     assert "with any finding" in page.text
-    assert facts == {"figures": 1 + 1 + 1 + 3 + 1, "tables": 3, "absent": 6}
+    assert facts == {"figures": 1 + 1 + 1 + 4 + 1, "tables": 3, "absent": 6}
 
 
 def test_text_is_escaped(report, parts):
