@@ -31,7 +31,7 @@ from sarc_ray.imaging.header import HeaderFacts, read_header, tag_number, tag_te
 from sarc_ray.imaging.layout import PALETTE, count_frames
 from sarc_ray.imaging.layout import check_layout as check_layout
 from sarc_ray.imaging.quiet import quiet_pydicom as quiet_pydicom
-from sarc_ray.imaging.voi import Voi, modality_table, read_voi
+from sarc_ray.imaging.voi import MAGNITUDE_MAX, Voi, modality_table, read_voi
 
 # The only tags that are read. pydicom adds Specific Character Set by itself.
 TAGS = (
@@ -214,7 +214,7 @@ def decode(dataset: Dataset, header: HeaderFacts, *, min_side_px: int | None = N
     except Exception as error:  # Damaged values and streams make pydicom and the codecs raise nearly every type.
         raise ImageError(Reason.DECODE_FAILED, f"pixels: {type(error).__name__}") from error
     # Part 3 C.11.1: a Modality LUT Sequence and Rescale Slope exclude each other; the LUT is what was stored.
-    slope, intercept = (1.0, 0.0) if table is not None or layout.photometric == PALETTE else _rescale(dataset)
+    slope, intercept = (1.0, 0.0) if table is not None or layout.photometric == PALETTE else _rescale(dataset, layout)
     return Radiograph(
         pixels_HW=pixels_HW,
         sampling=decoded.sampling,
@@ -276,7 +276,14 @@ def _no_intensity(dataset: Dataset, layout: Layout) -> int | None:
     return layout.stored_range[1] if tag_number(dataset, "PixelIntensityRelationshipSign") == -1 else 0
 
 
-def _rescale(dataset: Dataset) -> tuple[float, float]:
+def _rescale(dataset: Dataset, layout: Layout) -> tuple[float, float]:
     slope, intercept = tag_number(dataset, "RescaleSlope"), tag_number(dataset, "RescaleIntercept")
     # Part 3 C.11.1: both or none; a slope of zero would erase the picture.
-    return (slope, intercept) if slope and intercept is not None else (1.0, 0.0)
+    if not slope or intercept is None:
+        return 1.0, 0.0
+    # So would damaged numbers, such as an intercept of 1e30: they count as absent where single precision cannot tell
+    # 4096 greys apart after them.
+    ends = [value * slope + intercept for value in layout.stored_range]
+    largest, step = max(abs(end) for end in ends), abs(ends[1] - ends[0]) / 2 ** min(layout.bits_stored, 12)
+    usable = largest < MAGNITUDE_MAX and step > 1.0 / MAGNITUDE_MAX and step >= np.spacing(np.float32(largest))
+    return (slope, intercept) if usable else (1.0, 0.0)

@@ -18,6 +18,10 @@ from pydicom.dataset import Dataset
 
 FloatArray = npt.NDArray[np.float32]
 
+# Numbers of a header beyond this one, or closer to nought than its inverse, are damaged: no picture has them, and
+# single precision ends at 3e38.
+MAGNITUDE_MAX = 1e30
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VoiWindow:
@@ -75,7 +79,8 @@ Voi = VoiWindow | VoiCurve
 
 def modality_table(dataset: Dataset) -> LookupTable | None:
     """The data set's Modality LUT, or None."""
-    return _sequence_table(dataset, "ModalityLUTSequence")
+    # In the item itself Pixel Representation is absent.
+    return _sequence_table(dataset, "ModalityLUTSequence", signed=dataset.get("PixelRepresentation") == 1)
 
 
 def read_voi(dataset: Dataset) -> Voi | None:
@@ -84,18 +89,20 @@ def read_voi(dataset: Dataset) -> Voi | None:
     A LUT wins over a window, and the first of several windows over the others (Part 3 C.11.2.1.2 leaves the choice to
     the viewer). A window that no picture can be shown with (no width, values that are not numbers) counts as absent.
     """
-    table = _sequence_table(dataset, "VOILUTSequence")
+    table = _sequence_table(dataset, "VOILUTSequence", signed=_voi_input_signed(dataset))
     if table is not None and len(table.entries) > 1:
         return VoiCurve(first=table.first, entries=table.entries.astype(np.float64))
     center, width = _first_number(dataset, "WindowCenter"), _first_number(dataset, "WindowWidth")
-    if center is None or width is None or width <= 0:
+    if center is None or width is None or abs(center) > MAGNITUDE_MAX:
+        return None
+    if not 1.0 / MAGNITUDE_MAX < width < MAGNITUDE_MAX:
         return None
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
-    if function == "LINEAR":
-        # Part 3 C.11.2.1.2: a width of 1 is a threshold, which leaves no picture.
-        return VoiWindow(center=center - 0.5, width=width - 1.0, sigmoid=False) if width > 1 else None
     # Part 3 C.11.2.1.3.1, C.11.2.1.3.2: SIGMOID and LINEAR_EXACT take any width above 0.
-    return VoiWindow(center=center, width=width, sigmoid=function == "SIGMOID")
+    if function in ("SIGMOID", "LINEAR_EXACT"):
+        return VoiWindow(center=center, width=width, sigmoid=function == "SIGMOID")
+    # Part 3 C.11.2.1.2: LINEAR is the default; a width of 1 is a threshold, which leaves no picture.
+    return VoiWindow(center=center - 0.5, width=width - 1.0, sigmoid=False) if width > 1 else None
 
 
 def _first_number(dataset: Dataset, keyword: str) -> float | None:
@@ -108,13 +115,24 @@ def _first_number(dataset: Dataset, keyword: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _sequence_table(dataset: Dataset, keyword: str) -> LookupTable | None:
+def _voi_input_signed(dataset: Dataset) -> bool:
+    """Whether the first value that a VOI LUT maps is a signed number (Part 3 C.11.2.1.1).
+
+    It is what comes out of the Modality LUT: never negative after a table, possibly so after a negative intercept,
+    whatever Pixel Representation says.
+    """
+    if dataset.get("ModalityLUTSequence"):
+        return False
+    intercept = _first_number(dataset, "RescaleIntercept")
+    return dataset.get("PixelRepresentation") == 1 or (intercept is not None and intercept < 0)
+
+
+def _sequence_table(dataset: Dataset, keyword: str, *, signed: bool) -> LookupTable | None:
     """The first item of a LUT sequence (Part 3 C.11.1.1, C.11.2.1.1)."""
     sequence = dataset.get(keyword)
     if not sequence:
         return None
-    # In the item itself Pixel Representation is absent, and the order of bytes is the data set's.
-    signed = dataset.get("PixelRepresentation") == 1
+    # The order of bytes is the data set's, not the item's own.
     return read_table(sequence[0], "LUTDescriptor", "LUTData", signed=signed, little=_is_little(dataset))
 
 

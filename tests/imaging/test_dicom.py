@@ -235,6 +235,16 @@ def test_rescale_and_modality_lut_exclude_each_other() -> None:
     assert (zero.slope, zero.intercept) == (1.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("slope", "intercept"), [("1e300", "0"), ("1e36", "0"), ("1e-46", "0"), ("1e-30", "1"), ("1", "1e30"), ("1", "1e9")]
+)
+def test_a_rescale_that_leaves_no_greys_counts_as_absent(slope: str, intercept: str) -> None:
+    radiograph = read_radiograph(make_dicom(RescaleSlope=slope, RescaleIntercept=intercept))
+    assert (radiograph.slope, radiograph.intercept) == (1.0, 0.0)
+    small = read_radiograph(make_dicom(RescaleSlope="0.000244140625", RescaleIntercept="-0.5"))
+    assert (small.slope, small.intercept) == (0.000244140625, -0.5)
+
+
 def test_every_decoder_slot_is_exercised() -> None:
     seen = {read_radiograph(r.make()).header.transfer_syntax for r in REFERENCES if r.stored is not None}
     assert set(DECODERS) == seen

@@ -84,3 +84,30 @@ def test_exact_windows_may_be_narrow_because_values_may_be_rescaled_to_fractions
     voi = read_radiograph(make_dicom(VOILUTFunction="LINEAR_EXACT", **tags)).voi
     assert voi == VoiWindow(center=0.5, width=0.9, sigmoid=False)
     assert read_radiograph(make_dicom(**tags)).voi is None  # LINEAR has no width below 1
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"WindowCenter": "1e39", "WindowWidth": "1e39"},
+        {"WindowCenter": "2048", "WindowWidth": "1e-300", "VOILUTFunction": "SIGMOID"},
+    ],
+)
+def test_windows_beyond_single_precision_count_as_absent(tags: dict[str, str]) -> None:
+    assert read_radiograph(make_dicom(**tags)).voi is None
+
+
+def test_an_unknown_function_is_linear() -> None:
+    voi = read_radiograph(make_dicom(WindowCenter=100, WindowWidth=50, VOILUTFunction="CURVED")).voi
+    assert voi == VoiWindow(center=99.5, width=49.0, sigmoid=False)
+
+
+def test_a_voi_lut_may_start_below_zero_on_unsigned_pixels_with_an_intercept() -> None:
+    sequence = lut_item(np.arange(4096), 2**16 - 1024, 12)  # -1024, in a descriptor that was written as US
+    rescale = {"RescaleSlope": "1", "RescaleIntercept": "-1024"}
+    voi = read_radiograph(make_dicom(VOILUTSequence=sequence, **rescale)).voi
+    assert isinstance(voi, VoiCurve)
+    assert voi.first == -1024
+    plain = read_radiograph(make_dicom(VOILUTSequence=sequence)).voi
+    assert isinstance(plain, VoiCurve)
+    assert plain.first == 2**16 - 1024
