@@ -56,7 +56,7 @@ class OodReference:
 
     Args:
         mean_F: of each feature.
-        sd_F: of each feature; 1 for one that never varies.
+        sd_F: what each feature is divided by: its standard deviation, or the median one where that is larger.
         axes_KF: principal axes of the standardised features, unit length.
         variance_K: along them, shrunk.
         backbone_hash: of the convolutions whose features these are.
@@ -120,10 +120,12 @@ def fit_reference(features_NF: npt.ArrayLike, *, backbone_hash: str) -> OodRefer
     if n < 3:
         raise ValueError(f"features: of {n} training pictures; three or more are needed to say what is ordinary")
     mean_F, sd_F = features_NF.mean(axis=0), features_NF.std(axis=0)
-    sd_F = np.where(sd_F > _MIN_SD, sd_F, 1.0)
-    z_NF = (features_NF - mean_F) / sd_F
-    if not z_NF.any():
+    if sd_F.max() <= _MIN_SD:
         raise ValueError(f"features: {n} training pictures are all the same to the network; is it trained?")
+    # A feature that is nearly dead in training has a tiny SD by chance, and one ordinary picture that wakes it would
+    # lie hundreds of units away.
+    sd_F = np.maximum(sd_F, np.median(sd_F[sd_F > _MIN_SD]))
+    z_NF = (features_NF - mean_F) / sd_F
     # Centred rows span at most n - 1 axes. The seed matters only to the randomised solver of very wide features.
     pca = PCA(n_components=min(MAX_AXES, n - 1, z_NF.shape[1]), random_state=0).fit(z_NF)
     kept = pca.explained_variance_ > 1e-9 * pca.explained_variance_[0]

@@ -54,6 +54,17 @@ def test_ordinary_pictures_lie_at_about_one_and_odd_ones_far_away(reference):
     assert auroc(labels, np.concatenate([ordinary, odd])) > 0.99
 
 
+def test_a_feature_that_hardly_varied_in_training_raises_no_alarm():
+    """Its own SD is an accident of which pictures were drawn."""
+    train, new = draw_features(600, seed=1), draw_features(50, seed=2)
+    train[:, 7] += 1e-5 * np.random.default_rng(0).normal(size=600)
+    awake = new.copy()
+    awake[:, 7] += 1.0
+    reference = fit_reference(train, backbone_hash="abc")
+    assert reference.sd_F[7] == pytest.approx(np.median(train.std(axis=0)), rel=0.05)
+    np.testing.assert_allclose(reference.distance(awake), reference.distance(new), rtol=0.05)
+
+
 def test_a_row_does_not_depend_on_its_neighbours(reference):
     features = draw_features(9, seed=5)
     alone = np.concatenate([reference.distance(features[i : i + 1]) for i in range(9)])
