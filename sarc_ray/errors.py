@@ -7,6 +7,7 @@ SarcRayError
 |-- SchemaVersionError  a file was written by a newer version of this software
 |-- BundleError       a bundle is damaged, altered or of another kind
 |-- TrainingError     an ensemble member failed after all retries
+|   +-- ConstantMemberError  a training ended in a network that no longer looks at its pictures
 |-- EvaluationError   labels and scores cannot be brought together
 +-- ImageError        one image cannot be used; becomes an outcome row, never a crash
 
@@ -45,6 +46,10 @@ class BundleError(SarcRayError, ValueError):
 
 class TrainingError(SarcRayError, RuntimeError):
     """Ensemble members failed after all their retries."""
+
+
+class ConstantMemberError(TrainingError):
+    """A trained network says the same of every picture."""
 
 
 class EvaluationError(SarcRayError, ValueError):

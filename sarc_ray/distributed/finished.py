@@ -40,22 +40,26 @@ def write_finished(
     for part, data in _pack(result).items():
         storage.write_bytes(_file(uri, target_name, index, part), data)
     storage.remove_tree(_file(uri, target_name, index, "failed.json"))
-    record = {"fingerprint": fingerprint, "attempts": list(attempts)}
+    record = {
+        "fingerprint": fingerprint,
+        "attempts": list(attempts),
+        "discarded_seeds": list(result.discarded_seeds),
+    }
     storage.write_json(_file(uri, target_name, index, "done.json"), record)
 
 
 def is_finished(uri: str, target_name: str, index: int, *, fingerprint: str) -> bool:
     """Whether a member of these inputs is there."""
-    record_uri = _file(uri, target_name, index, "done.json")
-    return storage.exists(record_uri) and bool(storage.read_json(record_uri)["fingerprint"] == fingerprint)
+    return _read_record(uri, target_name, index, fingerprint=fingerprint) is not None
 
 
 def read_finished(uri: str, target_names: Sequence[str], index: int, *, fingerprint: str) -> dict[str, MemberResult]:
     """The finished members of one index, by target; targets whose member is not finished are left out."""
+    records = {name: _read_record(uri, name, index, fingerprint=fingerprint) for name in target_names}
     return {
-        name: _unpack({part: storage.read_bytes(_file(uri, name, index, part)) for part in _PARTS})
-        for name in target_names
-        if is_finished(uri, name, index, fingerprint=fingerprint)
+        name: _unpack({part: storage.read_bytes(_file(uri, name, index, part)) for part in _PARTS}, record)
+        for name, record in records.items()
+        if record is not None
     }
 
 
@@ -88,11 +92,21 @@ def _pack(result: MemberResult) -> dict[str, bytes]:
     return {"safetensors": result.data, "npz": predictions.getvalue(), "json": history.encode()}
 
 
-def _unpack(parts: Mapping[str, bytes]) -> MemberResult:
+def _read_record(uri: str, target_name: str, index: int, *, fingerprint: str) -> dict[str, Any] | None:
+    """The record of a finished member of these inputs."""
+    record_uri = _file(uri, target_name, index, "done.json")
+    if not storage.exists(record_uri):
+        return None
+    record: dict[str, Any] = storage.read_json(record_uri)
+    return record if record["fingerprint"] == fingerprint else None
+
+
+def _unpack(parts: Mapping[str, bytes], record: Mapping[str, Any]) -> MemberResult:
     predictions = np.load(io.BytesIO(parts["npz"]), allow_pickle=False)
     return MemberResult(
         data=parts["safetensors"],
         mu_N=predictions["mu_N"],
         sigma_N=predictions["sigma_N"],
-        history=tuple(EpochRecord(**record) for record in json.loads(parts["json"])),
+        history=tuple(EpochRecord(**epoch) for epoch in json.loads(parts["json"])),
+        discarded_seeds=tuple(record.get("discarded_seeds", ())),  # a record of an earlier release has none
     )

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from sarc_ray.cohort.schema import TargetConfig
-from sarc_ray.errors import TrainingError
+from sarc_ray.errors import ConstantMemberError, TrainingError
 from sarc_ray.stage1.augment import AugmentConfig, augment
 from sarc_ray.stage1.features import CachedFeatures, FeatureArray, extract_features
 from sarc_ray.stage1.losses import beta_nll, gaussian_nll
@@ -31,6 +31,7 @@ from sarc_ray.stage1.runtime import (
     derive_seed,
     make_generator,
     pick_device,
+    pictures_differ,
     reproducible,
     to_grey,
 )
@@ -38,6 +39,9 @@ from sarc_ray.stage1.scale import TargetScale, fit_scale
 
 State = dict[str, torch.Tensor]
 _PRECISIONS = ("float32", "bfloat16")
+# A member whose standardised means over the tune split lie within this range is dead: all units of a layer have fallen
+# silent. Their range is then zero but for float32's rounding; one that finds nothing, or is untrained, varies by 5e-4.
+CONSTANT_RANGE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,6 +178,7 @@ def fit_member(
 
     Raises:
         ValueError: pictures, measurements or settings do not fit together.
+        ConstantMemberError: the best epoch says the same of every tuning picture (``CONSTANT_RANGE``).
         TrainingError: ``state`` belongs to another fit, or the likelihood is no longer finite.
 
     References:
@@ -199,6 +204,10 @@ def fit_member(
             record = run.advance()
             if on_epoch is not None:
                 on_epoch(record, run.snapshot)
+        best = run.best_state()
+        if pictures_differ(x_tune_NHW) and run.tune_range() <= CONSTANT_RANGE:
+            told = f"{target.name}, seed {seed}: one mean is predicted for all {len(x_tune_NHW)} tuning pictures"
+            raise ConstantMemberError(f"{told}; lower fit.learning_rate ({fit.learning_rate:g}) or take another seed")
         return TrainedMember(
             target_name=target.name,
             network=network,
@@ -208,8 +217,13 @@ def fit_member(
             best_epoch=run.best_epoch,
             best_tune_nll=run.history[run.best_epoch].tune_nll,
             history=tuple(run.history),
-            state=run.best_state(),
+            state=best,
         )
+
+
+def seed_of_state(state: bytes) -> int:
+    """The seed of the fit that wrote a ``snapshot``."""
+    return int(torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)["seed"])
 
 
 def cosine_learning_rate(progress: float, peak: float) -> float:
@@ -321,6 +335,7 @@ class _Run:
         buffer = io.BytesIO()
         content = {
             "key": self.key,
+            "seed": self.seed,
             "history": [asdict(record) for record in self.history],
             "best_epoch": self.best_epoch,
             "best": self.best,
@@ -370,6 +385,14 @@ class _Run:
             nll = gaussian_nll(mu_B.detach(), sigma_B.detach(), self.z_train_N[index_B]) if self.fit.beta_nll else loss
             total += nll.detach().double() * len(picks_B)
         return float(total) / len(order_V)
+
+    def tune_range(self) -> float:
+        """Largest less smallest mean over the tune split, as the network now is, in standardised units."""
+        self.model.eval()
+        starts, size = range(0, len(self.z_tune_N), self.fit.batch_size), self.fit.batch_size
+        with torch.inference_mode():
+            mu_N = torch.cat([self.data.predict_tune(self.model, slice(at, at + size))[0] for at in starts])
+        return float(mu_N.max() - mu_N.min())
 
     def _tune(self) -> float:
         self.model.eval()

@@ -5,22 +5,27 @@ Shapes: N images of the training and tuning patients, S rows and columns, T targ
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from sarc_ray.cohort.schema import TargetConfig
+from sarc_ray.errors import ConstantMemberError, TrainingError
 from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import member_from_bytes, member_to_bytes
 from sarc_ray.stage1.ensemble import predict_from_features, predict_members
 from sarc_ray.stage1.features import CachedFeatures, FeatureArray
-from sarc_ray.stage1.fit import EpochRecord, FitConfig, OnEpoch, TrainedMember, fit_member
+from sarc_ray.stage1.fit import EpochRecord, FitConfig, OnEpoch, TrainedMember, fit_member, seed_of_state
 from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.runtime import ByteArray, PictureRows, derive_seed
+from sarc_ray.stage1.shortfall import member_name
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+# Sets the second start's seed apart from the first one's.
+_SECOND_START = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,12 +64,14 @@ class MemberResult:
         mu_N: shape (N,), predictive means in the target's unit.
         sigma_N: shape (N,), predictive standard deviations in the target's unit.
         history: one record per epoch.
+        discarded_seeds: of a first start that ended in a network that says the same of every picture; else empty.
     """
 
     data: bytes
     mu_N: FloatArray
     sigma_N: FloatArray
     history: tuple[EpochRecord, ...] = field(repr=False)
+    discarded_seeds: tuple[int, ...] = ()
 
 
 def train_member(
@@ -97,6 +104,10 @@ def train_target(
 ) -> MemberResult:
     """Train the member of one index for one target; it does not depend on the other targets' members.
 
+    A start can end in a network whose units have all fallen silent, which says the same of every picture. It is thrown
+    away, and the member starts once more, from a seed derived from its first one: the same task still gives the same
+    member.
+
     Args:
         task: what to learn.
         number: of the target in ``task.targets``.
@@ -107,12 +118,43 @@ def train_target(
 
     Raises:
         ValueError: too few pictures with a measurement, or settings that do not fit.
-        TrainingError: the likelihood is lost, or ``state`` is of another training.
+        TrainingError: the likelihood is lost, both starts ended in silence, or ``state`` is of another training.
     """
+    first, second = (derive_seed(task.seed, task.index, number, *more) for more in ((), (_SECOND_START,)))
+    fit = _fit_of(task, number, images_NSS, features_KNF, on_epoch)
+    if state is None or seed_of_state(state) != second:
+        try:
+            return _with_predictions(fit(seed=first, state=state), images_NSS, features_KNF, task.fit)
+        except ConstantMemberError:
+            state = None
+    try:
+        trained = fit(seed=second, state=state)
+    except ConstantMemberError as error:
+        raise TrainingError(
+            f"{member_name(task.targets[number].name, task.index)}: two trainings (seeds {first} and {second}) ended "
+            f"in a network that predicts one mean for every tuning picture; lower fit.learning_rate (found "
+            f"{task.fit.learning_rate:g}), set run.seed to another number, or go on without this member by "
+            "ensemble.missing_allowed"
+        ) from error
+    return replace(_with_predictions(trained, images_NSS, features_KNF, task.fit), discarded_seeds=(first,))
+
+
+def _fit_of(
+    task: MemberTask,
+    number: int,
+    images_NSS: ByteArray,
+    features_KNF: FeatureArray | None,
+    on_epoch: OnEpoch | None,
+) -> partial[TrainedMember]:
+    """``fit_member`` for one target, all but the seed and the state to go on from."""
     target, y_N = task.targets[number], task.y_TN[number]
     measured_N = np.isfinite(y_N)
     train_N, tune_N = task.fit_N & measured_N, task.tune_N & measured_N
-    trained = fit_member(
+    features = None
+    if features_KNF is not None:
+        features = CachedFeatures(train_KNF=features_KNF[:, train_N], tune_NF=features_KNF[0, tune_N])
+    return partial(
+        fit_member,
         x_train_NHW=PictureRows(table_NHW=images_NSS, rows_K=np.flatnonzero(train_N)),
         y_train_N=y_N[train_N],
         x_tune_NHW=PictureRows(table_NHW=images_NSS, rows_K=np.flatnonzero(tune_N)),
@@ -121,14 +163,9 @@ def train_target(
         network=task.network,
         augment=task.augment,
         fit=task.fit,
-        seed=derive_seed(task.seed, task.index, number),
-        features=None
-        if features_KNF is None
-        else CachedFeatures(train_KNF=features_KNF[:, train_N], tune_NF=features_KNF[0, tune_N]),
-        state=state,
+        features=features,
         on_epoch=on_epoch,
     )
-    return _with_predictions(trained, images_NSS, features_KNF, task.fit)
 
 
 def _with_predictions(

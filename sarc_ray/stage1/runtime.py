@@ -117,3 +117,9 @@ def check_pictures(x_NHW: Any, name: str) -> None:
     if not isinstance(table, np.ndarray) or table.dtype != np.uint8 or table.ndim != 3 or not len(x_NHW):
         found = f"{table.dtype} of shape {x_NHW.shape}" if isinstance(table, np.ndarray) else type(x_NHW).__name__
         raise ValueError(f"{name}: found {found}; expected uint8 pictures of shape (N, H, W), N of 1 or more")
+
+
+def pictures_differ(x_NHW: Pictures) -> bool:
+    """Whether any picture differs from the first one; looks at one after the other, and stops where one does."""
+    first_1HW = x_NHW[slice(0, 1)]
+    return any(bool((x_NHW[slice(row, row + 1)] != first_1HW).any()) for row in range(1, len(x_NHW)))
