@@ -161,7 +161,7 @@ def main():
     parser.add_argument("--source-px", type=int, default=256, help="height of the radiographs in the files")
     parser.add_argument("--markdown", type=Path, help="also write the table here")
     options = parser.parse_args()
-    sizes = (1000, 15, 3, 3) if options.full else (80, 2, 2, 1)
+    sizes = (600, 10, 2, 3) if options.full else (80, 2, 2, 1)
     options.pictures, options.epochs, options.epochs_alone, options.rounds = sizes
     with tempfile.TemporaryDirectory() as folder:
         data = draw(Path(folder), n=options.pictures, source_px=options.source_px, preprocess=PREPROCESS)

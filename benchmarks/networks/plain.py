@@ -109,15 +109,19 @@ def train_epochs(
     return seconds
 
 
-def predict_one_by_one(networks: Sequence[nn.Module], x_NHW: np.ndarray, *, batch_size: int) -> list[np.ndarray]:
-    """Standardised mu of one network after the other, each with a pass of its own over a DataLoader."""
+def predict_one_by_one(
+    networks: Sequence[nn.Module], x_NHW: np.ndarray, *, batch_size: int, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Standardised mu_MN and sigma_MN: each batch is made once, then every network runs on it, whole.
+
+    No workers load: the pictures lie in memory, and on a CPU workers would only take cores from the networks.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    answers = []
-    for network in networks:
-        network.to(device).eval()
-        parts = []
-        with torch.no_grad():
-            for x_BCHW in DataLoader(Pictures(x_NHW), batch_size, num_workers=WORKERS):
-                parts.append(network(x_BCHW.to(device))[0].cpu().numpy())
-        answers.append(np.concatenate(parts))
-    return answers
+    torch.set_num_threads(threads)
+    parts = []
+    with torch.inference_mode():
+        for x_BCHW in DataLoader(Pictures(x_NHW), batch_size):
+            x_BCHW = x_BCHW.to(device)
+            answers = [torch.stack(network(x_BCHW)) for network in networks]
+            parts.append(torch.stack(answers, dim=1).cpu().numpy())
+    return tuple(np.concatenate(parts, axis=2))
