@@ -54,7 +54,15 @@ def settings(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(ray_session, settings):
+def few_patients_are_enough():
+    """The small cohort has fewer tuning patients than a factor for sigma takes, and is to have one all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sarc_ray.stage1.recalibration.MIN_PATIENTS", 10)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(ray_session, settings, few_patients_are_enough):
     run = load_run("demo", settings)
     pipeline.simulate(run, URL)
     pipeline.prepare(run)
@@ -116,6 +124,8 @@ def test_sigma_and_distance_are_the_same_in_training_and_in_scoring(run):
     pd.testing.assert_series_equal(predictions["ood_distance"], scored["ood_distance"], rtol=1e-6)
     # Fewer than 99 tuning images: the largest of their distances.
     assert bundle.spec.ood_threshold == predictions.loc[tune, "ood_distance"].max()
+    assert bundle.manifest.metrics["ood_false_alarm_rate"] == pytest.approx(1 / (tune.sum() + 1))
+    assert bundle.manifest.metrics["ood_false_alarm_rate_asked"] == 0.01
 
 
 def test_another_recalibration_trains_no_member_anew(run, settings, monkeypatch):

@@ -55,25 +55,25 @@ def test_both_have_to_improve():
 
 
 def test_a_patient_is_not_judged_by_his_own_errors():
-    """Every image 25 times under one patient judges as once; under 25 patients the judge would be in sample."""
-    measured_N, mu_N, sigma_N = (np.repeat(values, 25) for values in draw(40, true_over_said=1.0, seed=2))
-    once = recalibrate(*draw(40, true_over_said=1.0, seed=2), patient_N=np.arange(40), seed=7)
-    honest = recalibrate(measured_N, mu_N, sigma_N, patient_N=np.repeat(np.arange(40), 25), seed=7)
+    """Every image 20 times under one patient judges as once; under 20 patients the judge would be in sample."""
+    measured_N, mu_N, sigma_N = (np.repeat(values, 20) for values in draw(50, true_over_said=1.0, seed=2))
+    once = recalibrate(*draw(50, true_over_said=1.0, seed=2), patient_N=np.arange(50), seed=7)
+    honest = recalibrate(measured_N, mu_N, sigma_N, patient_N=np.repeat(np.arange(50), 20), seed=7)
     leaky = recalibrate(measured_N, mu_N, sigma_N, patient_N=np.arange(1000), seed=7)
     assert honest.nll_recalibrated == pytest.approx(once.nll_recalibrated)
     assert leaky.nll_recalibrated < honest.nll_recalibrated
-    assert (honest.images, honest.patients) == (1000, 40)
+    assert (honest.images, honest.patients) == (1000, 50)
 
 
 def test_rows_without_a_measurement_and_small_splits():
-    measured_N, mu_N, sigma_N = draw(50, true_over_said=2.0)
+    measured_N, mu_N, sigma_N = draw(80, true_over_said=2.0)
     measured_N[:20] = np.nan
-    found = recalibrate(measured_N, mu_N, sigma_N, patient_N=np.arange(50), seed=0)
-    assert found.images == 30
+    found = recalibrate(measured_N, mu_N, sigma_N, patient_N=np.arange(80), seed=0)
+    assert found.images == 60
     assert found.fitted_scale == fit_sigma_scale(measured_N[20:], mu_N[20:], sigma_N[20:])
-    few = recalibrate(measured_N[:35], mu_N[:35], sigma_N[:35], patient_N=np.arange(35), seed=0)
+    few = recalibrate(measured_N[:69], mu_N[:69], sigma_N[:69], patient_N=np.arange(69), seed=0)
     assert (few.scale, few.kept, few.nll) == (1.0, False, None)
-    assert few.why == "15 tuning patients, 20 are needed"
+    assert few.why == "49 tuning patients, 50 are needed"
     assert not_wanted().scale == 1.0
 
 
