@@ -37,8 +37,8 @@ from sarc_ray.imaging.voi import MAGNITUDE_MAX, Voi, modality_table, read_voi
 TAGS = (
     "SOPClassUID", "StudyDate", "AcquisitionDate", "Modality", "Manufacturer", "ManufacturerModelName",
     "PatientBirthDate", "PatientSex", "PatientAge", "PatientSize", "PatientWeight", "PatientSpeciesDescription",
-    "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "PatientPosition", "PatientOrientation",
-    "StudyDescription", "SeriesDescription", "ProtocolName", "PerformedProcedureStepDescription",
+    "BodyPartExamined", "AnatomicRegionSequence", "ViewPosition", "ViewCodeSequence", "PatientPosition",
+    "PatientOrientation", "StudyDescription", "SeriesDescription", "ProtocolName", "PerformedProcedureStepDescription",
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
     "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "WindowCenter",
     "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", "PresentationIntentType",

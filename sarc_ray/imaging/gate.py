@@ -6,6 +6,8 @@ Headers lie and leave out: what is stated and wrong is refused; what is absent o
 
 from __future__ import annotations
 
+import re
+
 from pydicom import uid as uids
 
 from sarc_ray.errors import ImageError, Reason
@@ -27,16 +29,36 @@ SOP_CLASSES = tuple(
         uids.SecondaryCaptureImageStorage,
         uids.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
         uids.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+        "1.2.840.10008.5.1.1.29",  # Hardcopy Grayscale Image Storage (retired): the class of Modality HC
     )
 )
 # Parts of the names under which archives file chest radiographs (Part 16 annex L: CHEST; others are local spellings).
-_CHEST_WORDS = ("CHEST", "THORAX", "TORAX", "LUNG", "PULMO")
+_CHEST_WORDS = ("CHEST", "THORAX", "TORAX", "LUNG", "PULMO", "POUMON", "CXR")
 # The same annex: CHESTABDOMEN, CHESTABDPELVIS and whole bodies show a chest, but not as a chest radiograph does.
 _MORE_THAN_CHEST = ("ABD", "PELVI", "BODY", "BABY")
-_VAGUE_BODY_PARTS = ("UNKNOWN", "OTHER", "NONE", "UNSPECIFIED", "NOT SPECIFIED", "NA", "N/A", "-")
-# Part 3 C.8.7.1.1.1 and C.8.11.7: lateral and oblique views; the rest are local spellings.
-_LATERAL_OR_OBLIQUE = ("LL", "RL", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO", "LLAT", "RLAT", "SWIMMERS", "PROFIL")
-_SIDE_WORDS = ("LAT", "OBL", "SEITLICH")
+_VAGUE_BODY_PARTS = (
+    "UNKNOWN", "OTHER", "OTHERS", "NONE", "UNSPECIFIED", "NOT SPECIFIED", "UNDEFINED", "DEFAULT", "ANY", "GENERAL",
+    "UNK", "NA", "N/A", "-", "?",
+)  # fmt: skip
+# Part 3 C.8.7.1 and Part 16 CID 4010: lateral and oblique views; the rest are local spellings.
+_SIDE_VIEWS = (
+    "LL",
+    "RL",
+    "LLO",
+    "RLO",
+    "LAO",
+    "RAO",
+    "LPO",
+    "RPO",
+    "LLAT",
+    "RLAT",
+    "XLAT",
+    "XTLAT",
+    "SWIMMERS",
+    "PERFIL",
+)
+_SIDE_WORDS = ("LATERAL", "OBL", "SEITLICH")
+_SIDE_BEGINNINGS = ("LAT", "PROFIL")
 _HUMAN = ("HUMAN", "HOMO SAPIENS")
 
 # The closed list of what is remarked on a picture without being held against it.
@@ -84,9 +106,14 @@ def flags(header: HeaderFacts) -> tuple[str, ...]:
 
 def is_lateral(view: str | None) -> bool:
     """True for lateral and oblique views; a lateral decubitus radiograph (LLD, RLD) is a frontal view."""
-    if view is None or "DECUB" in view:
+    if view is None:
         return False
-    return view in _LATERAL_OR_OBLIQUE or any(word in view for word in _SIDE_WORDS)
+    words = re.split(r"[^A-Z]+", view)
+    if "DECUB" in view or "DEC" in words:
+        return False
+    # Only whole words and beginnings of them: "flat" and "ventilated" hold LAT too.
+    by_word = any(word in _SIDE_VIEWS or word.startswith(_SIDE_BEGINNINGS) for word in words)
+    return by_word or any(part in view for part in _SIDE_WORDS)
 
 
 def _check_kind(header: HeaderFacts) -> None:

@@ -6,9 +6,11 @@ whole years. "Part 3" and so on are parts of the DICOM standard, PS3.3 and so on
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +31,16 @@ _AGE = re.compile(r"^(\d{1,3}(?:\.\d+)?)\s*([DWMY]?)$")
 _PER_YEAR = {"": 1.0, "Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
 _DATE = re.compile(r"^(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})")
 _VIEWS_IN_PATIENT_POSITION = ("PA", "AP", "LL", "RL", "LATERAL", "LAT")
-# Code meanings of views (Part 16 CID 4010) as View Position would have them.
-_VIEWS_IN_CODE_MEANING = {"POSTERO-ANTERIOR": "PA", "ANTERO-POSTERIOR": "AP"}
+# Spelled-out views (code meanings of Part 16 CID 4010 among them) as View Position would have them, letters alone.
+_FRONTAL_VIEWS = {"PA": "PA", "AP": "AP", "POSTEROANTERIOR": "PA", "ANTEROPOSTERIOR": "AP"}
+# What archives write beside PA and AP, and what does not make another view of it.
+_BESIDE_A_VIEW = (
+    "BEDSIDE", "CHEST", "ERECT", "HORIZONTAL", "MOBILE", "PORT", "PORTABLE", "SEMIERECT", "SITTING", "STANDING",
+    "SUPINE", "THORAX", "UPRIGHT", "VIEW",
+)  # fmt: skip
+# Birth dates that stand for an unknown one.
+_NO_BIRTH_DATES = (dt.date(1900, 1, 1),)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Where a header tells a mobile unit: names of models, and free text of orders and protocols. Only whether one of them
 # does is kept, since free text may hold anything.
 _PORTABLE_TAGS = (
@@ -78,7 +88,7 @@ def read_header(dataset: Dataset) -> HeaderFacts:
         acquired_month=_month(dataset),
         sop_class=tag_text(dataset, "SOPClassUID"),
         modality=tag_text(dataset, "Modality"),
-        body_part=tag_text(dataset, "BodyPartExamined"),
+        body_part=_body_part(dataset),
         species=tag_text(dataset, "PatientSpeciesDescription"),
         portable=any(_PORTABLE.search(tag_text(dataset, keyword) or "") for keyword in _PORTABLE_TAGS),
         manufacturer=tag_text(dataset, "Manufacturer"),
@@ -112,9 +122,12 @@ def tag_value(dataset: Dataset, keyword: str) -> Any:
 
 
 def tag_text(dataset: Dataset, keyword: str) -> str | None:
-    """A tag's first value as upper-case text of at most ``TEXT_MAX`` characters; None where it is absent or empty."""
+    """A tag's first value as upper-case text of at most ``TEXT_MAX`` characters; None where it is absent or empty.
+
+    Control characters become spaces: such a text is shown on terminals, and an escape sequence would be obeyed.
+    """
     value = tag_value(dataset, keyword)
-    return str(value)[:TEXT_MAX].replace("\0", " ").strip().upper() or None if value is not None else None
+    return _CONTROL.sub(" ", str(value)[:TEXT_MAX]).strip().upper() or None if value is not None else None
 
 
 def tag_number(dataset: Dataset, keyword: str) -> float | None:
@@ -139,7 +152,7 @@ def _one_of(text: str | None, allowed: tuple[str, ...]) -> str | None:
 def _age_years(dataset: Dataset) -> float | None:
     """Age from Patient's Age (Part 5 6.2 AS, and how archives really write it), else from two dates.
 
-    "062Y", "009M", "81" and "9.0" are read; "000Y" stands for unknown, so that the dates are asked; an age that cannot
+    "062Y", "009M", "81" and "9.0" are read; "000Y" and texts stand for unknown, so that the dates are asked; an age that cannot
     be is no age, whatever the dates say. The age from dates is in whole years from the first birthday on.
     """
     match = _AGE.match(tag_text(dataset, "PatientAge") or "")
@@ -151,7 +164,7 @@ def _age_years(dataset: Dataset) -> float | None:
 
 def _age_from_dates(birth: dt.date | None, taken: dt.date | None) -> float:
     """Whole years, a fraction before the first birthday; 0 where it cannot be told."""
-    if birth is None or taken is None or taken <= birth:
+    if birth is None or birth in _NO_BIRTH_DATES or taken is None or taken <= birth:
         return 0.0
     years = taken.year - birth.year - ((taken.month, taken.day) < (birth.month, birth.day))
     return float(years) or (taken - birth).days / 365.25
@@ -200,14 +213,39 @@ def _view(dataset: Dataset) -> str | None:
     view = tag_text(dataset, "ViewPosition") or _one_of(
         tag_text(dataset, "PatientPosition"), _VIEWS_IN_PATIENT_POSITION
     )
-    view = view or _coded_view(dataset)
-    if view is None and (tag_text(dataset, "PatientOrientation") or "")[:1] in ("A", "P"):
-        return "LATERAL"  # Part 3 C.7.6.1.1.1: in a frontal view rows run left or right.
-    return view
+    view = view or _code_meaning(dataset, "ViewCodeSequence")  # Part 3 C.8.11.5
+    if view is not None:
+        return _as_view_position(view)
+    rows_run = tag_text(dataset, "PatientOrientation") or ""
+    # Part 3 C.7.6.1.1.1: in a frontal view rows run left or right. AP and PA are no directions, but say a view.
+    if rows_run[:1] in ("A", "P") and rows_run not in _FRONTAL_VIEWS:
+        return "LATERAL"
+    return None
 
 
-def _coded_view(dataset: Dataset) -> str | None:
-    """The meaning of the first item of View Code Sequence (Part 3 C.8.11.5.1)."""
-    items = tag_value(dataset, "ViewCodeSequence")
-    meaning = tag_text(items[0], "CodeMeaning") if isinstance(items, Sequence) and len(items) else None
-    return None if meaning is None else _VIEWS_IN_CODE_MEANING.get(meaning, meaning)
+def _as_view_position(text: str) -> str:
+    """PA or AP where a text says nothing else ("POSTERO-ANTERIOR", "AP SUPINE"); other texts as they are."""
+    words = re.split(r"[^A-Z]+", text)
+    return _FRONTAL_VIEWS.get("".join(word for word in words if word not in _BESIDE_A_VIEW), text)
+
+
+def _body_part(dataset: Dataset) -> str | None:
+    """Body Part Examined, else the meaning of Anatomic Region Sequence, which DX objects have (Part 3 C.8.11.2).
+
+    Archives write it in other languages, and in UTF-8 although a code string has no character set but the default one
+    (Part 5 6.2): accents are left out.
+    """
+    text = tag_text(dataset, "BodyPartExamined") or _code_meaning(dataset, "AnatomicRegionSequence")
+    if text is None or text.isascii():
+        return text
+    with contextlib.suppress(UnicodeError):
+        value = tag_value(dataset, "BodyPartExamined")
+        text = _CONTROL.sub(" ", str(value)[:TEXT_MAX].encode("latin-1").decode("utf-8")).strip().upper() or text
+    apart = unicodedata.normalize("NFKD", text)
+    return "".join(character for character in apart if not unicodedata.combining(character))
+
+
+def _code_meaning(dataset: Dataset, keyword: str) -> str | None:
+    """The meaning of the first item of a sequence of codes."""
+    items = tag_value(dataset, keyword)
+    return tag_text(items[0], "CodeMeaning") if isinstance(items, Sequence) and len(items) else None

@@ -143,6 +143,7 @@ def header(**tags: object) -> HeaderFacts:
         ("20200305", "20200305", None),
         ("20190906", "20200305", 181 / 365.25),
         ("", "20200305", None),
+        ("19000101", "20200305", None),
     ],
 )
 def test_age_from_dates_in_whole_years(birth: str, taken: str, expected: float | None) -> None:
@@ -174,6 +175,13 @@ def test_month_of_the_radiograph(tags: dict[str, str], expected: str | None) -> 
     ("tags", "expected"),
     [
         ({"ViewPosition": "pa "}, "PA"),
+        ({"ViewPosition": "POSTEROANTERIOR"}, "PA"),
+        ({"ViewPosition": "AP_HORIZONTAL"}, "AP"),
+        ({"ViewPosition": "Chest AP portable"}, "AP"),
+        ({"ViewPosition": "AP/PA"}, "AP/PA"),
+        ({"ViewPosition": "PORTABLE"}, "PORTABLE"),
+        ({"ViewPosition": "AP AXIAL"}, "AP AXIAL"),
+        ({"ViewPosition": "", "PatientOrientation": "PA"}, None),
         ({"ViewPosition": "", "PatientPosition": "AP"}, "AP"),
         ({"ViewPosition": "", "PatientPosition": "HFS"}, None),
         ({"ViewPosition": "", "PatientOrientation": "A\\F"}, "LATERAL"),
@@ -182,6 +190,36 @@ def test_month_of_the_radiograph(tags: dict[str, str], expected: str | None) -> 
 )
 def test_views_wherever_they_stand(tags: dict[str, str], expected: str | None) -> None:
     assert header(**tags).view == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"Thorax", "THORAX"),
+        ("T\u00f3rax".encode("latin-1"), "TORAX"),
+        ("T\u00f3rax".encode(), "TORAX"),
+        (b"CHEST\0", "CHEST"),
+    ],
+)
+def test_body_parts_in_other_languages(text: bytes, expected: str) -> None:
+    assert header(BodyPartExamined=text).body_part == expected
+
+
+def test_an_anatomic_region_is_read_where_no_body_part_is() -> None:
+    item = Dataset()
+    item.CodeMeaning = "Hand"
+    coded = Sequence([item])
+    assert (
+        read_radiograph(make_dicom(omit=("BodyPartExamined",), AnatomicRegionSequence=coded)).header.body_part == "HAND"
+    )
+    assert read_radiograph(make_dicom(AnatomicRegionSequence=coded)).header.body_part == "CHEST"
+
+
+def test_texts_hold_no_control_characters() -> None:
+    facts = header(Manufacturer=b"A\x1b]0;B\x07C", ManufacturerModelName=b"X\r\n\x1b[31mY", SpecificCharacterSet=b"")
+    assert facts.device is not None
+    assert facts.device.isprintable()
+    assert facts.device.startswith("A ")
 
 
 def test_other_facts() -> None:
