@@ -39,7 +39,7 @@ def write_finished(
     storage.remove_tree(_file(uri, target_name, index, "done.json"))
     for part, data in _pack(result).items():
         storage.write_bytes(_file(uri, target_name, index, part), data)
-    storage.remove_tree(_file(uri, target_name, index, "failed.json"))
+    forget_notes(uri, [target_name], index)
     record = {
         "fingerprint": fingerprint,
         "attempts": list(attempts),
@@ -75,10 +75,23 @@ def read_failure(uri: str, target_name: str, index: int) -> str | None:
     return str(storage.read_json(note_uri)["error"]) if storage.exists(note_uri) else None
 
 
-def forget_failures(uri: str, target_names: Sequence[str], index: int) -> None:
-    """Take away the notes of an earlier run."""
+def note_begin(uri: str, target_name: str, index: int) -> None:
+    """Count that a worker begins with a member, so that the next worker knows whom this one may have died of."""
+    n_before = times_begun(uri, target_name, index)
+    storage.write_json(_file(uri, target_name, index, "begun.json"), {"times": n_before + 1})
+
+
+def times_begun(uri: str, target_name: str, index: int) -> int:
+    """How many workers of this run have begun with a member that is not finished."""
+    note_uri = _file(uri, target_name, index, "begun.json")
+    return int(storage.read_json(note_uri)["times"]) if storage.exists(note_uri) else 0
+
+
+def forget_notes(uri: str, target_names: Sequence[str], index: int) -> None:
+    """Take away what an earlier run, or the training of a finished member, has noted."""
     for name in target_names:
-        storage.remove_tree(_file(uri, name, index, "failed.json"))
+        for note in ("failed.json", "begun.json"):
+            storage.remove_tree(_file(uri, name, index, note))
 
 
 def _file(uri: str, target_name: str, index: int, part: str) -> str:

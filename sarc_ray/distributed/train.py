@@ -25,10 +25,12 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from sarc_ray import storage
 from sarc_ray.distributed.cluster import node_resources
 from sarc_ray.distributed.finished import (
-    forget_failures,
+    forget_notes,
     is_finished,
+    note_begin,
     read_failure,
     read_finished,
+    times_begun,
     write_failure,
     write_finished,
 )
@@ -103,7 +105,7 @@ def train_members(
         refs = {"images": images_ref, **({"features": features_ref} if features_ref is not None else {})}
 
         def fit(task: MemberTask) -> None:
-            forget_failures(uri, targets, task.index)
+            forget_notes(uri, targets, task.index)
             _run_trainer(task, refs, uri=uri, engine=engine, fingerprint=fingerprint)
 
         def tell(n_finished: int) -> None:
@@ -218,16 +220,23 @@ def _run_trainer(
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """In the trainer's process: one target after another, each from where an earlier worker left it."""
+    """In the trainer's process: one target after another, each from where an earlier worker left it.
+
+    The least begun come first: where training one target ends its worker's process each time (memory, a broken
+    library), no error can be caught, and the other targets would never have their turn.
+    """
     task: MemberTask = config["task"]
     uri, fingerprint = config["uri"], config["fingerprint"]
     images_NSS = ray.get(config["refs"]["images"])
     features_KNF = ray.get(config["refs"]["features"]) if "features" in config["refs"] else None
     log = _Log(config["checkpoint_interval_s"])
     lost: list[BaseException] = []
-    for number, target in enumerate(task.targets):
+    begun = [times_begun(uri, target.name, task.index) for target in task.targets]
+    for number in sorted(range(len(task.targets)), key=begun.__getitem__):
+        target = task.targets[number]
         if is_finished(uri, target.name, task.index, fingerprint=fingerprint):
             continue
+        note_begin(uri, target.name, task.index)
         try:
             result = train_target(
                 task,

@@ -15,7 +15,7 @@ from sarc_ray.distributed.finished import read_finished
 from sarc_ray.distributed.train import _room, _scaling, _slots, train_members
 from sarc_ray.errors import ConfigError
 from sarc_ray.stage1.member import train_member
-from tests.distributed.members import make_images, make_task, same
+from tests.distributed.members import Deadly, make_images, make_task, same
 from tests.engine import engine_config
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +85,20 @@ def test_one_failing_member_costs_no_other_and_the_next_run_trains_it_alone(ray_
         ("alm_kg/member-01.done.json", records(uri)["alm_kg/member-01.done.json"])
     }
     assert not Path(uri, "alm_kg", "member-01.failed.json").exists()
+
+
+def test_a_member_that_ends_its_process_each_time_is_named_and_the_others_of_its_worker_are_trained(
+    ray_session, tmp_path, images
+):
+    uri = str(tmp_path / "members")
+    whole = make_task(1)
+    task = dataclasses.replace(whole, y_TN=whole.y_TN.view(Deadly))
+    trained = train_members([task], images, uri=uri, engine=engine_config(member_retries=1), fingerprint="f")
+    assert [member.name for member in trained.failed] == ["alm_kg 1"]
+    assert "died" in trained.failed[0].error
+    assert same(trained.members[0], train_member(whole, images), targets=("hgs_kg",))
+    assert list(records(uri)) == ["hgs_kg/member-01.done.json"]
+    assert json.loads(Path(uri, "alm_kg", "member-01.begun.json").read_text()) == {"times": 2}
 
 
 @pytest.mark.slow
