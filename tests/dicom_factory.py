@@ -524,6 +524,16 @@ def lying_length(keyword: bytes, length: int) -> bytes:
     return whole[: place + 6] + struct.pack("<H", length) + whole[place + 8 :]
 
 
+def without_prefix(data: bytes) -> bytes:
+    """A file that begins with its meta information."""
+    return data[132:]
+
+
+def bare_data_set(data: bytes) -> bytes:
+    """A file that begins with its data set."""
+    return data[144 + int.from_bytes(data[140:144], "little") :]
+
+
 def zip_file() -> bytes:
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w") as archive:

@@ -109,7 +109,7 @@ def open_dataset(data: bytes) -> Dataset:
     data, deflated = _inflated(data)
     stream = io.BytesIO(data)
     try:
-        dataset = pydicom.dcmread(stream, force=False, specific_tags=_TAGS_READ, stop_before_pixels=True)
+        dataset = pydicom.dcmread(stream, force=is_bare(data), specific_tags=_TAGS_READ, stop_before_pixels=True)
     except InvalidDicomError as error:
         raise ImageError(Reason.NOT_DICOM, "no DICM prefix") from error
     except MemoryError:
@@ -123,6 +123,22 @@ def open_dataset(data: bytes) -> Dataset:
         dataset.file_meta.TransferSyntaxUID = uids.DeflatedExplicitVRLittleEndian
     _attach_pixels(dataset, memoryview(data), stream.tell())
     return dataset
+
+
+def is_bare(data: bytes) -> bool:
+    """Whether a file begins with its data set or its meta information, without preamble and prefix (Part 10 7.1).
+
+    So files were written before there was a Part 10, and are still by programs that store what the network brought.
+    A deflated one is not read so: pydicom would inflate it without a limit.
+
+    Args:
+        data: the file, or its beginning.
+    """
+    if len(data) < 8 or data[128:132] == b"DICM" or uids.DeflatedExplicitVRLittleEndian.encode() in data[:2048]:
+        return False
+    group, element = struct.unpack("<2H", data[:4])
+    # The first elements are the meta information's length, or group 8's length, character set, image type or class.
+    return bool((group, element) == (0x0002, 0x0000) or (group == 0x0008 and element <= 0x0018))
 
 
 def _attach_pixels(dataset: Dataset, data: memoryview, position: int) -> None:

@@ -152,8 +152,8 @@ def _one_of(text: str | None, allowed: tuple[str, ...]) -> str | None:
 def _age_years(dataset: Dataset) -> float | None:
     """Age from Patient's Age (Part 5 6.2 AS, and how archives really write it), else from two dates.
 
-    "062Y", "009M", "81" and "9.0" are read; "000Y" and texts stand for unknown, so that the dates are asked; an age that cannot
-    be is no age, whatever the dates say. The age from dates is in whole years from the first birthday on.
+    "062Y", "009M", "81" and "9.0" are read; "000Y" and texts stand for unknown, so that the dates are asked; an age
+    that cannot be is no age, whatever the dates say. The age from dates is in whole years from the first birthday on.
     """
     match = _AGE.match(tag_text(dataset, "PatientAge") or "")
     age = float(match.group(1)) / _PER_YEAR[match.group(2)] if match else 0.0

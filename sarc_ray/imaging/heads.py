@@ -288,7 +288,8 @@ def _open(pieces: Sequence[tuple[int, bytes]], size: int) -> tuple[Dataset, _Pix
 
 def _open_plain(pieces: Sequence[tuple[int, bytes]], size: int, pixels: _PixelElement) -> Dataset:
     file: Any = _SparseFile(pieces, size)
-    return read_partial(file, stop_when=pixels.stop_in(file), specific_tags=_TAGS)
+    bare = dicom.is_bare(pieces[0][1])
+    return read_partial(file, stop_when=pixels.stop_in(file), force=bare, specific_tags=_TAGS)
 
 
 def _open_deflated(pieces: Sequence[tuple[int, bytes]], size: int, pixels: _PixelElement) -> Dataset | None:

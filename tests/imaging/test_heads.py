@@ -22,7 +22,7 @@ from sarc_ray.imaging import heads
 from sarc_ray.imaging.heads import HEAD_BYTES, BytesWantedError, read_head, read_heads
 from sarc_ray.imaging.preprocess import PreprocessConfig, process_image
 from tests import dicom_factory
-from tests.dicom_factory import REFERENCES, make_dicom
+from tests.dicom_factory import REFERENCES, bare_data_set, make_dicom, without_prefix
 
 KEY = b"0123456789abcdef"
 # The factory's pictures are no chests to the pixel gate, and no header tells what it will say.
@@ -197,3 +197,28 @@ def test_identifiers_leave_as_keyed_hashes_alone():
         assert head.patient_key == hmac.new(KEY, b"patient\0CANARY-0042", hashlib.sha256).hexdigest()[:32]
         assert head.study_key == hmac.new(KEY, b"study\x001.2.3.42424242", hashlib.sha256).hexdigest()[:32]
     assert read_whole(make_dicom(omit=("PatientID",))).patient_key is None
+
+
+@pytest.mark.parametrize("syntax", [uids.ExplicitVRLittleEndian, uids.ImplicitVRLittleEndian, uids.ExplicitVRBigEndian])
+def test_a_file_without_preamble_is_read_in_whole_and_by_its_header(syntax):
+    data = make_dicom(syntax=syntax)
+    with_meta, without_meta = without_prefix(data), bare_data_set(data)
+    whole = process_image(data, CONFIG)
+    for bare in (with_meta,) if syntax == uids.ExplicitVRBigEndian else (with_meta, without_meta):
+        result = process_image(bare, CONFIG)
+        assert result.reason is Reason.NONE
+        np.testing.assert_array_equal(result.image_HW, whole.image_HW)
+        assert result.header == whole.header
+        assert read_whole(bare).header == whole.header
+        assert read_in_steps(bare)[0] == read_whole(bare)
+
+
+def test_a_compressed_file_without_preamble_is_read_too():
+    result = process_image(without_prefix(dicom_factory.jpeg2000()), CONFIG)
+    assert result.reason is Reason.NONE
+
+
+def test_a_bomb_without_preamble_is_not_inflated():
+    bomb = without_prefix(dicom_factory.deflated_bomb(32))
+    assert process_image(bomb, CONFIG).reason is Reason.NOT_DICOM
+    assert read_whole(bomb).reason is Reason.NOT_DICOM
