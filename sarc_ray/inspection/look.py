@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -111,8 +112,10 @@ def _original_apart(data: bytes, preprocess: PreprocessConfig, limit_s: float) -
 
 
 def _send_original(pipe: Connection, data: bytes, preprocess: PreprocessConfig) -> None:
+    # What codecs complain of, and a traceback, can quote the file.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
         pixels = show_original(data, preprocess).tobytes()
-    except ImageError:
+    except (ImageError, MemoryError):
         pixels = b""
     pipe.send_bytes(pixels)

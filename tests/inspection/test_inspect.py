@@ -153,6 +153,31 @@ def hang(pipe, data, preprocess):
     time.sleep(600)
 
 
+def test_what_goes_wrong_with_the_original_is_not_printed(capfd):
+    result = look_module._original_apart(b"CANARY" * 100, SETTINGS.preprocess, 1.0)
+    assert result is None
+    complaining = look_module.multiprocessing.get_context("spawn").Process(target=complain)
+    complaining.start()
+    complaining.join()
+    assert capfd.readouterr().err == ""
+
+
+def complain():
+    """Memory runs out, after a codec has spoken."""
+    import os
+
+    class Pipe:
+        def send_bytes(self, pixels):
+            os.write(2, b"CANARY")
+
+    def run_out(data, preprocess):
+        os.write(2, b"CANARY")
+        raise MemoryError
+
+    look_module.show_original = run_out
+    look_module._send_original(Pipe(), b"", SETTINGS.preprocess)
+
+
 def test_a_bundle_brings_its_own_preprocessing(chest, s3_url):
     """And FILE may be any URL."""
     storage.write_bytes(f"{s3_url}/a.dcm", chest)
