@@ -79,7 +79,7 @@ def write_manifest(folder):
             {
                 "image_uri": f"images/{number:03d}.dcm",
                 "patient_id": f"P{number // 2}",
-                "age_years": 12.0 if number % 8 == 1 else round(rng.uniform(41, 90), 1),
+                "age_years": 30.0 if number % 8 == 1 else round(rng.uniform(41, 90), 1),
                 "sex": "FM"[number % 2],
                 "bmi_kg_m2": np.nan if number % 8 == 5 else round(rng.uniform(18, 30), 1),
                 "site": "north",
