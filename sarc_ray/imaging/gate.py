@@ -29,6 +29,7 @@ SOP_CLASSES = tuple(
         uids.SecondaryCaptureImageStorage,
         uids.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
         uids.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+        uids.MultiFrameTrueColorSecondaryCaptureImageStorage,  # its pixels may be grey; colour is refused later
         "1.2.840.10008.5.1.1.29",  # Hardcopy Grayscale Image Storage (retired): the class of Modality HC
     )
 )

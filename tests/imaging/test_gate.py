@@ -37,6 +37,7 @@ def header() -> HeaderFacts:
         {"view": "AP FLAT"},
         {"view": "VENTILATED"},
         {"sop_class": "1.2.840.10008.5.1.1.29", "modality": "HC"},
+        {"sop_class": "1.2.840.10008.5.1.4.1.1.7.4", "modality": "OT"},
         {"body_part": "CXR"},
         {"body_part": "UNDEFINED"},
         {"modality": "OT"},
