@@ -29,6 +29,8 @@ from sarc_ray.errors import StorageError
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 _CONCURRENT_READS = 64
 _FOLDERS_LISTED_APART = 1000
+# Stands for "::" of a name while fsspec takes a URL apart; no name holds it.
+_COLONS = "\0"
 
 _Range = tuple[int | None, int | None]
 _WHOLE: _Range = (None, None)
@@ -65,13 +67,16 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     Raises:
         StorageError: unknown scheme, or a store that cannot be opened (missing credentials, say).
     """
+    whole = canonical_uri(uri)
+    # fsspec takes "::" for a chain of stores (simplecache::s3://...). Before no other scheme it is part of a name.
+    chained = any("://" in link for link in whole.split("::")[1:])
     try:
-        fs, path = fsspec.core.url_to_fs(canonical_uri(uri))
+        fs, path = fsspec.core.url_to_fs(whole if chained else whole.replace("::", _COLONS))
     except (ValueError, ImportError, OSError) as error:
         raise StorageError(
             f"{uri}: cannot open this store ({error}); check the URL's scheme and credentials"
         ) from error
-    return fs, path
+    return fs, path.replace(_COLONS, "::")
 
 
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:

@@ -54,7 +54,7 @@ def test_many_reads_put_failures_in_their_place(folder):
 
 
 def test_names_that_look_like_patterns_are_names(folder):
-    uris = [storage.join(folder, name) for name in ("a[1].dcm", "what?.dcm", "b*.dcm")]
+    uris = [storage.join(folder, name) for name in ("a[1].dcm", "what?.dcm", "b*.dcm", "c::d.dcm")]
     for number, uri in enumerate(uris):
         storage.write_bytes(uri, b"%d" % number)
     assert storage.read_many([*uris, storage.join(folder, "c[2].dcm")])[:3] == [b"0", b"1", b"2"]
