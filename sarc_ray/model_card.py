@@ -59,10 +59,7 @@ def model_card(manifest: Mapping[str, Any], spec: BundleSpec) -> str:
         "",
         "## Limits",
         "",
-        "- It knows the patients, devices and views that it was trained on; evaluate it locally before any use.",
-        "- Missing clinical features are not imputed: such patients get no score.",
-        "- An association with the outcome, not a cause; the threshold fits the training prevalence.",
-        "- This card is generated: what it does not say about the training patients, the bundle does not know.",
+        *_limits(manifest["lineage"]),
         "",
     ]
     return "\n".join(lines)
@@ -70,6 +67,21 @@ def model_card(manifest: Mapping[str, Any], spec: BundleSpec) -> str:
 
 def _recalibrated(scale: float) -> str:
     return "sigma as the networks say" if scale == 1.0 else f"sigma x {scale:.3f}, recalibrated on the tuning patients"
+
+
+def _limits(lineage: Mapping[str, Any]) -> list[str]:
+    """What to mind; with a warning where stage 2 learned as some studies have it learn, from memorised predictions."""
+    in_sample = [
+        "- Stage 2 learned from predictions for patients whom the networks had learned from (`in_sample`): the",
+        "  cross-validated figures above are too good, and scores of new patients may be badly calibrated.",
+    ]
+    return [
+        "- It knows the patients, devices and views that it was trained on; evaluate it locally before any use.",
+        "- Missing clinical features are not imputed: such patients get no score.",
+        *(in_sample if lineage.get("training_features") == "in_sample" else []),
+        "- An association with the outcome, not a cause; the threshold fits the training prevalence.",
+        "- This card is generated: what it does not say about the training patients, the bundle does not know.",
+    ]
 
 
 def _refused(spec: BundleSpec, metrics: Mapping[str, Any]) -> list[str]:

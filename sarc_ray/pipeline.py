@@ -31,7 +31,7 @@ from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.privacy import load_key, pseudonyms
 from sarc_ray.run import Run, RunConfig, fingerprint_of
 from sarc_ray.stage1.checkpoint import member_from_bytes
-from sarc_ray.stage1.ensemble import holdout_folds
+from sarc_ray.stage1.holdout import MemberPlan, plan_members
 from sarc_ray.stage1.member import MemberTask
 from sarc_ray.stage1.ood import alarm_threshold, false_alarm_rate_held, fit_reference, reference_to_bytes
 from sarc_ray.stage1.predictions import predict_patients
@@ -43,6 +43,8 @@ from sarc_ray.stage2.search import RoundSearch
 from sarc_ray.stats.hypothesis import smd_means
 
 _OOD_FILE = "members/ood.safetensors"
+# Facts of the training's record that the bundle passes on.
+_TOLD_BY_TRAINING = ("training_features", "failed_members", "patients_left_out_of_stage2")
 # (what is counted, done, in all)
 Tell = Callable[[str, int, int], None]
 Record = dict[str, Any]
@@ -99,14 +101,15 @@ def prepare(run: Run, tell: Tell = silent) -> Record:
 
 
 def train(run: Run, tell: Tell = silent) -> Record:
-    """Train the ensembles, and predict the training and tuning patients (the former by members that never saw them)."""
+    """Train the ensembles, and predict the training patients (as ``training_features`` says) and tuning patients."""
     config = run.config
     stages.finished(run, "prepare")
     fingerprint = stages.fingerprint(run, "train")
 
     def work() -> Record:
         frame, images_NSS = intake.training_images(run)
-        tasks, unseen_MN = _member_tasks(config, frame)
+        plan = _plan(config, frame)
+        tasks = _member_tasks(config, frame, plan)
         with cluster.session(config.engine):
             trained = train_members(
                 tasks,
@@ -123,7 +126,7 @@ def train(run: Run, tell: Tell = silent) -> Record:
             frame,
             trained.members,
             targets=config.targets,
-            unseen_MN=unseen_MN,
+            speaks_IN=plan.speaks_IN,
             tune_N=(frame["split"] == TUNE).to_numpy(),
             recalibration=config.ensemble.recalibration,
             seed=config.run.seed,
@@ -135,6 +138,7 @@ def train(run: Run, tell: Tell = silent) -> Record:
         storage.write_table(run.path("predictions.parquet"), predictions)
         return {
             "members": len(tasks),
+            "training_features": config.ensemble.training_features,
             "training_patients": _n_training(frame),
             "recalibration": {name: asdict(found) for name, found in recalibrations.items()},
             **_missing(trained.failed, n_left_out=_n_training(frame) - _n_training(predictions)),
@@ -298,36 +302,35 @@ def _missing(failed: Sequence[FailedMember], *, n_left_out: int) -> Record:
     return {"failed_members": [member.name for member in failed], "patients_left_out_of_stage2": n_left_out}
 
 
-def _member_tasks(config: RunConfig, frame: pd.DataFrame) -> tuple[list[MemberTask], np.ndarray]:
-    """One task per member index, and which members may speak for which image, shape (M, N)."""
+def _plan(config: RunConfig, frame: pd.DataFrame) -> MemberPlan:
+    return plan_members(
+        config.ensemble.training_features,
+        members=config.ensemble.members,
+        patient_N=frame["patient_id"].to_numpy(),
+        y_N=frame["outcome"].to_numpy(dtype=np.float64),
+        training_N=(frame["split"] == TRAIN).to_numpy(),
+        seed=config.run.seed,
+    )
+
+
+def _member_tasks(config: RunConfig, frame: pd.DataFrame, plan: MemberPlan) -> list[MemberTask]:
+    """One task per member index."""
     training_N = (frame["split"] == TRAIN).to_numpy()
-    tune_N = (frame["split"] == TUNE).to_numpy()
-    n_members = config.ensemble.members
-    held_out_MN = np.zeros((n_members, len(frame)), dtype=bool)
-    if config.ensemble.out_of_fold:
-        held_out_MN[:, training_N] = holdout_folds(
-            frame.loc[training_N, "patient_id"].to_numpy(),
-            frame.loc[training_N, "outcome"].to_numpy(dtype=np.float64),
-            members=n_members,
-            seed=config.run.seed,
-        )
     y_TN = np.stack([frame[target.name].to_numpy(dtype=np.float64) for target in config.targets])
-    tasks = [
+    return [
         MemberTask(
             index=index,
             seed=config.run.seed,
-            fit_N=training_N & ~held_out_MN[index],
-            tune_N=tune_N,
+            fit_N=training_N & ~held_out_N,
+            tune_N=(frame["split"] == TUNE).to_numpy(),
             targets=config.targets,
             y_TN=y_TN,
             network=config.network,
             augment=config.augment,
             fit=config.fit,
         )
-        for index in range(n_members)
+        for index, held_out_N in enumerate(plan.held_out_IN)
     ]
-    unseen_MN = held_out_MN | ~training_N if config.ensemble.out_of_fold else np.ones_like(held_out_MN)
-    return tasks, unseen_MN
 
 
 def _ood_distances(run: Run, frame: pd.DataFrame, images_NSS: np.ndarray, member: bytes) -> np.ndarray:
@@ -392,7 +395,7 @@ def _write_trials(run: Run, records: list[TrialRecord], chosen: TrialRecord) -> 
 
 
 def _write_feature_check(run: Run, frame: pd.DataFrame) -> None:
-    """Features of training patients (out of fold) against tuning patients (all members): they should look alike."""
+    """Features of training patients against those of tuning patients: they should look alike."""
     names = [target.name for target in run.config.targets]
     by_split = {
         split: build_features(
@@ -452,7 +455,7 @@ def _write_bundle(run: Run, model: Any, chosen: TrialRecord, *, n_patients: int)
             "ood_tuning_images": len(tune_distance_N),
         },
         lineage=_lineage(run, "tune", chosen.spec.key)
-        | {name: facts[name] for name in ("failed_members", "patients_left_out_of_stage2") if name in facts},
+        | {name: facts[name] for name in _TOLD_BY_TRAINING if name in facts},
     )
     return str(manifest["model_id"])
 

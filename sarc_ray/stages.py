@@ -44,7 +44,7 @@ def fingerprint_of_members(run: Run) -> str:
     """Short hash of what decides the trained members; another recalibration, say, trains none of them anew."""
     config = run.config
     settings = (config.targets, config.network, config.augment, config.fit)
-    dealt = (config.ensemble.members, config.ensemble.out_of_fold)
+    dealt = (config.ensemble.members, config.ensemble.training_features)
     inputs = [fingerprint(run, "prepare"), *settings, *dealt, _weights(config), config.run.seed]
     return fingerprint_of([__version__, inputs])
 

@@ -306,6 +306,16 @@ def test_any_store_will_do(members, stage2):
         verify_bundle(uri)
 
 
+@pytest.mark.parametrize("way", ["in_sample", "repeated_folds"])
+def test_the_card_warns_where_stage_2_learned_from_memorised_predictions(tmp_path, members, stage2, way):
+    uri = str(tmp_path / "bundle")
+    parts = {"members": members, "ood": make_ood(members, 5), "stage2": stage2, "spec": SPEC, "metrics": {}}
+    write_bundle(uri, **parts, lineage={"training_features": way})
+    card = storage.read_text(storage.join(uri, "model_card.md"))
+    assert f"| training_features | {way} |" in card
+    assert ("cross-validated figures above are too good" in card) == (way == "in_sample")
+
+
 def test_numbers_that_are_not_finite_become_null_and_the_card_says_what_is_known(tmp_path, members, stage2):
     uri = str(tmp_path / "bundle")
     metrics = {"cv_auroc_mean": np.float64(0.81), "cv_auroc_se": np.nan, "training_patients": np.int64(601)}

@@ -1,5 +1,6 @@
 """The whole pipeline on a small simulated cohort in S3, as the demo runs it, in this process."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -105,6 +106,30 @@ def test_training_patients_are_predicted_by_members_that_never_saw_them(run):
         predictions.loc[tune, "alm_kg_mu"], scored.loc[tune, "alm_kg_mu"], check_names=False, rtol=1e-6
     )
     assert (predictions.loc[train, "alm_kg_mu"] - scored.loc[train, "alm_kg_mu"]).abs().min() > 0
+    assert run.finished("train")["facts"]["training_features"] == "repeated_folds"
+    assert "| training_features | repeated_folds |" in storage.read_text(run.path("bundle", "model_card.md"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "n_indices"), [("in_sample", 3), ("ensembles_per_fold", 12)])
+def test_other_ways_to_training_features(run, settings, tmp_path, way, n_indices):
+    """The bundle scores with as many members as ever; what it was trained on is on record."""
+    other = load_run("demo", [*settings, f"run.directory={tmp_path}", f"ensemble.training_features={way}"])
+    assert stages.fingerprint_of_members(other) != stages.fingerprint_of_members(run)
+    pipeline.prepare(other)
+    facts = pipeline.train(other)["facts"]
+    assert (facts["training_features"], facts["members"]) == (way, n_indices)
+    pipeline.tune(other)
+    bundle = load_bundle(other.path("bundle"))
+    assert [len(of_target) for of_target in bundle.members] == [3, 3, 3]
+    assert bundle.manifest.lineage["training_features"] == way
+    assert ("`in_sample`" in storage.read_text(other.path("bundle", "model_card.md"))) == (way == "in_sample")
+    predictions = storage.read_table(other.path("predictions.parquet"))
+    frame, images = intake.training_images(other)
+    scored = bundle.score(images, frame[list(bundle.spec.clinical_features)])
+    same = np.isclose(predictions["alm_kg_uncertainty_pct"], scored["alm_kg_uncertainty_pct"], rtol=1e-6)
+    assert same[frame["split"] == "tune"].all()
+    assert same[frame["split"] == "train"].mean() == (1.0 if way == "in_sample" else 0.0)
 
 
 def test_sigma_and_distance_are_the_same_in_training_and_in_scoring(run):
@@ -248,7 +273,7 @@ def test_a_member_that_fails_is_waited_for_or_done_without(run, settings, tmp_pa
     assert facts["failed_members"] == ["alm_kg 1", "hgs_kg 1", "crt_s 1"]
     predictions = storage.read_table(going_on.path("predictions.parquet"))
     n_left = (predictions["split"] == "train").sum()  # one image per patient
-    # Two of four folds lack one of their two members.
+    # Half of the patients are left with one of their two members.
     assert facts["patients_left_out_of_stage2"] == facts["training_patients"] - n_left
     assert n_left == pytest.approx(facts["training_patients"] / 2, abs=2)
     assert pipeline.tune(going_on)["facts"]["patients"] <= n_left

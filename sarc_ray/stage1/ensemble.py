@@ -1,6 +1,6 @@
-"""Ensembles: who holds out whom, predictions of all members, and the mixture with its two kinds of uncertainty.
+"""Ensembles: predictions of all members, and the mixture with its two kinds of uncertainty.
 
-Shapes: M members, N pictures (or training patients' pictures), B of one batch, H rows, W columns.
+Shapes: M members, N pictures, B of one batch, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sarc_ray.errors import ConfigError
 from sarc_ray.stage1.checkpoint import LoadedMember
 from sarc_ray.stage1.features import FeatureArray, pad_rows
+from sarc_ray.stage1.holdout import MIN_MEMBERS_REPEATED_FOLDS, TRAINING_FEATURES, TrainingFeatures
 from sarc_ray.stage1.network import normalise
 from sarc_ray.stage1.runtime import ByteArray, check_pictures, pick_device, reproducible, to_grey
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-MIN_MEMBERS_OUT_OF_FOLD = 3
 # A mean near zero makes sigma / mu explode; trees and regressions are better served by a ceiling.
 MAX_UNCERTAINTY_PCT = 1000.0
 RECALIBRATIONS = ("none", "scale")
@@ -32,22 +31,25 @@ _FEATURES_AT_ONCE = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnsembleConfig:
-    """How many members, whether each leaves training patients out, and whether sigma is recalibrated.
+    """How many members, whom stage 2's features of training patients come from, and whether sigma is recalibrated.
 
     Args:
-        members: networks per target; at least 2, and at least 3 with ``out_of_fold``.
-        out_of_fold: every training patient is unseen by exactly two members, whose predictions become that
-            patient's stage-2 features; without it stage 2 learns from memorised predictions.
+        members: networks per target that score; at least 2, and at least 3 with ``repeated_folds``.
+        training_features: who speaks for a training patient in stage 2. ``repeated_folds``: the two members that
+            never saw the patient; no further trainings. ``ensembles_per_fold``: all members learn from all training
+            patients, and each of as many folds as members gets a whole ensemble of its own that never saw it;
+            (members + 1) times the trainings. ``in_sample``: all members see all training patients and speak for
+            them, so that stage 2 learns from memorised predictions; only to replicate studies that did so.
         recalibration: ``scale`` multiplies each target's sigma by a factor fitted on the tune split, where that
             improves NLL and interval calibration there; ``none`` leaves sigma as the networks say.
         missing_allowed: members per target that may be missing in the end, after all retries. 0 waits: the training
             stays unfinished, and the same command trains what is missing. Above 0 it goes on with fewer, as the
-            bundle then says; out of fold, patients with fewer than two members that never saw them do not teach
-            stage 2.
+            bundle then says; patients with fewer than two members that may speak for them do not teach stage 2.
+            With ``ensembles_per_fold`` each ensemble may lack so many.
     """
 
     members: int
-    out_of_fold: bool
+    training_features: TrainingFeatures
     recalibration: Literal["none", "scale"]
     missing_allowed: int
 
@@ -61,9 +63,14 @@ class EnsembleConfig:
             )
         if self.recalibration not in RECALIBRATIONS:
             raise ValueError(f"recalibration: found {self.recalibration!r}, allowed: {', '.join(RECALIBRATIONS)}")
-        if self.out_of_fold and self.members < MIN_MEMBERS_OUT_OF_FOLD:
+        if self.training_features not in TRAINING_FEATURES:
             raise ValueError(
-                f"members: found {self.members} with out_of_fold: true, allowed: {MIN_MEMBERS_OUT_OF_FOLD} or more"
+                f"training_features: found {self.training_features!r}, allowed: {', '.join(TRAINING_FEATURES)}"
+            )
+        if self.training_features == "repeated_folds" and self.members < MIN_MEMBERS_REPEATED_FOLDS:
+            raise ValueError(
+                f"members: found {self.members} with training_features: repeated_folds, allowed: "
+                f"{MIN_MEMBERS_REPEATED_FOLDS} or more"
             )
 
 
@@ -82,52 +89,6 @@ class Mixture:
     sigma_N: FloatArray
     var_aleatoric_N: FloatArray
     var_epistemic_N: FloatArray
-
-
-def holdout_folds(groups_N: npt.ArrayLike, y_N: npt.ArrayLike, *, members: int, seed: int) -> BoolArray:
-    """Decide which training pictures each member must not see.
-
-    Patients are dealt into M folds; member m leaves out folds m and m + 1 (modulo M). Every patient is thus unseen
-    by exactly two members, and every member sees (M - 2) / M of the patients.
-
-    Args:
-        groups_N: patient of each picture; a patient is never split.
-        y_N: what the folds are balanced by (a measurement or 0/1 outcome); a patient counts with the mean of the known
-            values, patients with none are dealt last.
-        members: M, at least 3.
-        seed: of the deal.
-
-    Returns:
-        Shape (M, N), true where a member holds the picture out.
-
-    Raises:
-        ConfigError: fewer than 3 members, or fewer patients than members.
-    """
-    patients, patient_of_N = np.unique(np.asarray(groups_N), return_inverse=True)
-    if members < MIN_MEMBERS_OUT_OF_FOLD:
-        raise ConfigError(
-            f"ensemble.members: found {members}, allowed with out_of_fold: {MIN_MEMBERS_OUT_OF_FOLD} or more"
-        )
-    if len(patients) < members:
-        raise ConfigError(f"ensemble.members: found {members}, but there are only {len(patients)} training patients")
-    rng = np.random.default_rng(seed)
-    y_P = _mean_by_patient(np.asarray(y_N, dtype=np.float64), patient_of_N, len(patients))
-    # Like values lie side by side, ties in random order; each run of M neighbours goes to M different folds.
-    order_P = np.lexsort((rng.random(len(patients)), y_P))
-    fold_P = np.empty(len(patients), dtype=np.int64)
-    for start in range(0, len(patients), members):
-        run = order_P[start : start + members]
-        fold_P[run] = rng.permutation(members)[: len(run)]
-    fold_N = fold_P[patient_of_N]
-    member_M1 = np.arange(members)[:, None]
-    return (fold_N == member_M1) | (fold_N == (member_M1 + 1) % members)
-
-
-def _mean_by_patient(y_N: FloatArray, patient_of_N: npt.NDArray[np.int64], n_patients: int) -> FloatArray:
-    known_N = np.isfinite(y_N)
-    n_P = np.bincount(patient_of_N[known_N], minlength=n_patients)
-    total_P = np.bincount(patient_of_N[known_N], weights=y_N[known_N], minlength=n_patients)
-    return np.where(n_P > 0, total_P / np.maximum(n_P, 1), np.inf)
 
 
 def predict_members(

@@ -6,6 +6,7 @@ Shapes: B pictures, C channels, H rows, W columns; h, w rows and columns of the 
 from __future__ import annotations
 
 import copy
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
+from sarc_ray import storage
 from sarc_ray.errors import ConfigError
 from sarc_ray.stage1.ridge import fit_ridge
 
@@ -45,8 +47,8 @@ class NetworkConfig:
     Args:
         backbone: ``compact``, or a torchvision classification model that keeps its convolutions in
             ``features`` (vgg16, densenet121, efficientnet_b0, convnext_tiny, ...).
-        weights: ``imagenet`` (torchvision's own download), ``random``, or the path of a state file with the keys of
-            ``torchvision.models.<backbone>().features``, with or without the ``features.`` prefix.
+        weights: ``imagenet`` (torchvision's own download), ``random``, or the path or URL of a state file with the keys
+            of ``torchvision.models.<backbone>().features``, with or without the ``features.`` prefix.
         trainable: ``all``; ``last_block`` (the convolutions after the last but one down-sampling, and the head);
             ``head`` (dense layers only).
         feature_blocks: blocks, counted from 1, whose maps are pooled; none means the backbone's end (the paper).
@@ -407,16 +409,18 @@ def _read_weights(config: NetworkConfig) -> dict[str, torch.Tensor]:
     return {name: found[name] for name in expected}
 
 
-def _load_file(path: str) -> dict[str, torch.Tensor]:
-    if not Path(path).is_file():
-        raise ConfigError(f"network.weights: {path!r} is no file; allowed: imagenet, random, or a state file's path")
+def _load_file(uri: str) -> dict[str, torch.Tensor]:
+    if not storage.exists(uri):
+        raise ConfigError(
+            f"network.weights: {uri!r} is no file; allowed: imagenet, random, or a state file's path or URL"
+        )
     try:
         # weights_only: a state file is data; pickled code in it must not run.
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(storage.read_bytes(uri)), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, from zip errors to UnpicklingError
-        raise ConfigError(f"network.weights: {path!r} is not a state file of tensors: {error}") from error
+        raise ConfigError(f"network.weights: {uri!r} is not a state file of tensors: {error}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ConfigError(f"network.weights: {path!r} holds {type(state).__name__}; expected a mapping of tensors")
+        raise ConfigError(f"network.weights: {uri!r} holds {type(state).__name__}; expected a mapping of tensors")
     return {str(name): tensor for name, tensor in state.items()}
 
 

@@ -1,6 +1,6 @@
 """What the ensembles say of the training and tuning patients, with sigma recalibrated by the latter.
 
-Shapes: M members, N images.
+Shapes: M members that were trained, I members as planned, N images.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def predict_patients(
     members: Sequence[Mapping[str, MemberResult]],
     *,
     targets: Sequence[TargetConfig],
-    unseen_MN: npt.NDArray[np.bool_],
+    speaks_IN: npt.NDArray[np.bool_],
     tune_N: npt.NDArray[np.bool_],
     recalibration: str,
     seed: int,
@@ -34,7 +34,7 @@ def predict_patients(
         frame: N rows with ``patient_id`` and the measurements of the targets.
         members: by index, then by target, with their predictions of all N images; a target's member may be missing.
         targets: in order.
-        unseen_MN: which members may speak for which image: for a training patient those that never saw him.
+        speaks_IN: which members may speak for which image, as ``plan_members`` says.
         tune_N: images of the tuning patients, by whom sigma is recalibrated.
         recalibration: ``none`` or ``scale``, as in ``EnsembleConfig``.
         seed: of the folds that the recalibration is judged on.
@@ -43,8 +43,8 @@ def predict_patients(
         A row for each image that two or more members of every target may speak for (all, unless members are missing),
         with the columns of ``prediction_columns`` of every target; recalibrations by target.
     """
-    known_N = spoken_for(members, unseen_MN, [target.name for target in targets])
-    frame, unseen_MN, tune_N = frame[known_N], unseen_MN[:, known_N], tune_N[known_N]
+    known_N = spoken_for(members, speaks_IN, [target.name for target in targets])
+    frame, speaks_IN, tune_N = frame[known_N], speaks_IN[:, known_N], tune_N[known_N]
     predictions, decisions = pd.DataFrame(index=frame.index), {}
     for target in targets:
         present = [index for index, member in enumerate(members) if target.name in member]
@@ -52,7 +52,13 @@ def predict_patients(
         sigma_MN = np.stack([members[index][target.name].sigma_N[known_N] for index in present])
         decision = not_wanted()
         if recalibration == "scale":
-            raw = prediction_columns(target.name, mu_MN[:, tune_N], sigma_MN[:, tune_N], positive=False)
+            raw = prediction_columns(
+                target.name,
+                mu_MN[:, tune_N],
+                sigma_MN[:, tune_N],
+                positive=False,
+                use_MN=speaks_IN[present][:, tune_N],
+            )
             decision = recalibrate(
                 frame.loc[tune_N, target.name],
                 raw[f"{target.name}_mu"],
@@ -65,7 +71,7 @@ def predict_patients(
             mu_MN,
             sigma_MN,
             positive=target.positive,
-            use_MN=unseen_MN[present],
+            use_MN=speaks_IN[present],
             sigma_scale=decision.scale,
         )
         predictions, decisions[target.name] = predictions.assign(**columns), decision

@@ -1,6 +1,6 @@
 """When members are missing at the end: whether the ensembles go on without them, and for whom they can speak.
 
-Shapes: M members, N images.
+Shapes: I members in all, N images.
 """
 
 from __future__ import annotations
@@ -51,12 +51,13 @@ def require_members(failed: Sequence[FailedMember], config: EnsembleConfig) -> N
     Raises:
         TrainingError: names every failed member, its error and the ways on.
     """
-    per_target = Counter(member.target_name for member in failed)
-    if max(per_target.values(), default=0) <= config.missing_allowed:
+    # Ensembles of folds, where there are any, follow the one that scores, each with as many members.
+    per_ensemble = Counter((member.target_name, member.index // config.members) for member in failed)
+    if max(per_ensemble.values(), default=0) <= config.missing_allowed:
         return
     told = "; ".join(f"{member.name} ({member.error})" for member in failed)
-    go_on = f"or set ensemble.missing_allowed to {max(per_target.values())} to go on without them"
-    if max(per_target.values()) > config.members - MIN_SPEAKERS:
+    go_on = f"or set ensemble.missing_allowed to {max(per_ensemble.values())} to go on without them"
+    if max(per_ensemble.values()) > config.members - MIN_SPEAKERS:
         go_on = "too many are missing to go on without them"
     raise TrainingError(
         f"ensemble member(s) failed after all retries: {told}. The finished members are kept: mend the cause and run "
@@ -64,22 +65,22 @@ def require_members(failed: Sequence[FailedMember], config: EnsembleConfig) -> N
     )
 
 
-def spoken_for(members: Sequence[Container[str]], unseen_MN: BoolArray, target_names: Sequence[str]) -> BoolArray:
+def spoken_for(members: Sequence[Container[str]], speaks_IN: BoolArray, target_names: Sequence[str]) -> BoolArray:
     """Images of which every target has at least two members that may speak.
 
-    With all members these are all images. Out of fold, a training patient is unseen by two members only; when one of
-    these is missing, no honest uncertainty is left for that patient, and stage 2 has to learn from the others.
+    With all members these are all images. With repeated folds a training patient is unseen by two members only; when
+    one of these is missing, no honest uncertainty is left for that patient, and stage 2 has to learn from the others.
 
     Args:
         members: by index, the names of the targets whose member was trained.
-        unseen_MN: which members may speak for which image if they exist.
+        speaks_IN: which members may speak for which image if they exist.
         target_names: of all targets.
 
     Returns:
         Shape (N,).
     """
-    enough_N = np.ones(unseen_MN.shape[1], dtype=bool)
+    enough_N = np.ones(speaks_IN.shape[1], dtype=bool)
     for name in target_names:
         present = [index for index, member in enumerate(members) if name in member]
-        enough_N &= unseen_MN[present].sum(axis=0) >= MIN_SPEAKERS
+        enough_N &= speaks_IN[present].sum(axis=0) >= MIN_SPEAKERS
     return enough_N

@@ -5,12 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sarc_ray.errors import ConfigError
 from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import load_member
 from sarc_ray.stage1.ensemble import (
     EnsembleConfig,
-    holdout_folds,
     mixture,
     pooled_features,
     predict_from_features,
@@ -21,57 +19,27 @@ from sarc_ray.stage1.features import extract_features
 from tests.stage1.toy import AUGMENT, draw_pictures, fit_toy
 
 
-def draw_patients(n_patients: int = 101, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    groups_N = rng.permutation(np.repeat(np.arange(n_patients), rng.integers(1, 4, n_patients)))
-    return groups_N, rng.normal(size=n_patients)[groups_N]
+def config(**changes):
+    return EnsembleConfig(
+        **(
+            {"members": 5, "training_features": "repeated_folds", "recalibration": "none", "missing_allowed": 0}
+            | changes
+        )
+    )
 
 
-@pytest.mark.parametrize("members", [3, 5, 8])
-def test_every_patient_is_unseen_by_exactly_two_members(members):
-    groups_N, y_N = draw_patients()
-    held_out_MN = holdout_folds(groups_N, y_N, members=members, seed=1)
-    assert held_out_MN.shape == (members, len(y_N))
-    assert (held_out_MN.sum(axis=0) == 2).all()
-
-
-def test_patients_are_never_split():
-    groups_N, y_N = draw_patients()
-    held_out_MN = holdout_folds(groups_N, y_N, members=5, seed=1)
-    for patient in np.unique(groups_N):
-        part_MN = held_out_MN[:, groups_N == patient]
-        assert (part_MN == part_MN[:, :1]).all()
-
-
-def test_folds_are_balanced_in_size_and_outcome():
-    y_N = (np.arange(200) < 30).astype(float)
-    held_out_MN = holdout_folds(np.arange(200), y_N, members=5, seed=2)
-    assert (held_out_MN.sum(axis=1) == 80).all()
-    assert (held_out_MN[:, y_N == 1].sum(axis=1) == 12).all()
-
-
-def test_patients_without_a_value_are_dealt_too():
-    groups_N, y_N = draw_patients()
-    y_N = np.where(groups_N % 3 == 0, np.nan, y_N)
-    assert (holdout_folds(groups_N, y_N, members=5, seed=1).sum(axis=0) == 2).all()
-
-
-def test_deal_depends_on_the_seed_alone():
-    groups_N, y_N = draw_patients()
-    first, again, other = (holdout_folds(groups_N, y_N, members=5, seed=s) for s in (1, 1, 2))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_too_few_members_or_patients():
-    with pytest.raises(ConfigError, match=r"found 2.*3 or more"):
-        holdout_folds(np.arange(9), np.arange(9.0), members=2, seed=0)
-    with pytest.raises(ConfigError, match="only 4 training patients"):
-        holdout_folds(np.arange(4), np.arange(4.0), members=5, seed=0)
-    with pytest.raises(ValueError, match="members: found 2 with out_of_fold"):
-        EnsembleConfig(members=2, out_of_fold=True, recalibration="none", missing_allowed=0)
+def test_settings_that_make_no_ensemble_are_refused():
+    with pytest.raises(ValueError, match="members: found 2 with training_features: repeated_folds, allowed: 3 or more"):
+        config(members=2)
+    assert config(members=2, training_features="in_sample").members == 2
     with pytest.raises(ValueError, match="members: found 1"):
-        EnsembleConfig(members=1, out_of_fold=False, recalibration="none", missing_allowed=0)
+        config(members=1, training_features="in_sample")
+    with pytest.raises(
+        ValueError, match="training_features: found 'memorised', allowed: repeated_folds, ensembles_per"
+    ):
+        config(training_features="memorised")
+    with pytest.raises(ValueError, match="recalibration: found 'isotonic', allowed: none, scale"):
+        config(recalibration="isotonic")
 
 
 # Check values of the project's notes on statistics: a mixture worked out by hand.
@@ -148,8 +116,6 @@ def test_recalibration_scales_sigma_and_both_parts_of_the_variance():
     for part, factor in (("sigma", 1.5), ("uncertainty_pct", 1.5), ("var_aleatoric", 2.25), ("var_epistemic", 2.25)):
         assert scaled[f"t_{part}"][0] == pytest.approx(factor * plain[f"t_{part}"][0])
     assert scaled["t_sigma"] ** 2 == pytest.approx(scaled["t_var_aleatoric"] + scaled["t_var_epistemic"])
-    with pytest.raises(ValueError, match="recalibration: found 'isotonic', allowed: none, scale"):
-        EnsembleConfig(members=4, out_of_fold=True, recalibration="isotonic", missing_allowed=0)
 
 
 @pytest.fixture(scope="module")

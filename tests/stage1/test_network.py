@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 import torchvision
 
+from sarc_ray import storage
 from sarc_ray.errors import ConfigError
 from sarc_ray.stage1.network import NetworkConfig, build_network, normalise
 from tests.stage1.toy import NETWORK
@@ -111,6 +113,17 @@ def test_reads_a_state_file_with_or_without_prefix(tmp_path):
         state = network.backbone.state_dict()
         assert state
         assert all(torch.equal(state[name], features[name]) for name in state)
+
+
+def test_reads_a_state_file_from_any_store():
+    features = torchvision.models.get_model("squeezenet1_1", weights=None).features.state_dict()
+    buffer = io.BytesIO()
+    torch.save(features, buffer)
+    uri = "memory://weights/squeezenet.pth"
+    storage.write_bytes(uri, buffer.getvalue())
+    state = build_network(config(backbone="squeezenet1_1", weights=uri), seed=1).backbone.state_dict()
+    assert state
+    assert all(torch.equal(state[name], features[name]) for name in state)
 
 
 def test_refuses_state_files_that_do_not_fit(tmp_path):

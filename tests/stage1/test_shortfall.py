@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 
 from sarc_ray.errors import TrainingError
-from sarc_ray.stage1.ensemble import EnsembleConfig, holdout_folds
+from sarc_ray.stage1.ensemble import EnsembleConfig
+from sarc_ray.stage1.holdout import hold_out_pairs
 from sarc_ray.stage1.shortfall import FailedMember, require_members, spoken_for
 
 TARGETS = ("alm_kg", "hgs_kg")
 
 
-def config(members=5, missing_allowed=0):
-    return EnsembleConfig(members=members, out_of_fold=True, recalibration="none", missing_allowed=missing_allowed)
+def config(members=5, missing_allowed=0, training_features="repeated_folds"):
+    return EnsembleConfig(
+        members=members,
+        training_features=training_features,
+        recalibration="none",
+        missing_allowed=missing_allowed,
+    )
 
 
 def failed(*names):
@@ -32,6 +38,14 @@ def test_what_is_allowed_is_counted_per_target():
         require_members(failed(("hgs_kg", 3), ("hgs_kg", 4)), config(missing_allowed=1))
 
 
+def test_each_folds_ensemble_may_lack_what_is_allowed():
+    """Members 5 to 9 are the first fold's, 10 to 14 the second's."""
+    per_fold = config(missing_allowed=1, training_features="ensembles_per_fold")
+    require_members(failed(("alm_kg", 4), ("alm_kg", 5), ("alm_kg", 14)), per_fold)
+    with pytest.raises(TrainingError, match=r"alm_kg 5 .*; alm_kg 9 .*missing_allowed to 2"):
+        require_members(failed(("alm_kg", 5), ("alm_kg", 9)), per_fold)
+
+
 def test_two_members_are_the_least():
     gone = failed(*(("alm_kg", index) for index in range(4)))
     with pytest.raises(TrainingError, match="too many are missing"):
@@ -41,12 +55,12 @@ def test_two_members_are_the_least():
             config(missing_allowed=wrong)
 
 
-def test_patients_of_a_missing_members_folds_are_spoken_for_by_nobody():
-    held_out_MN = holdout_folds(np.arange(50), np.arange(50.0), members=5, seed=1)
+def test_patients_whom_a_missing_member_held_out_are_spoken_for_by_nobody():
+    held_out_MN = hold_out_pairs(np.arange(50), np.arange(50.0), members=5, seed=1)
     everyone = [set(TARGETS) for _ in range(5)]
     assert spoken_for(everyone, held_out_MN, TARGETS).all()
     everyone[2].remove("hgs_kg")
-    # Whom member 2 held out has one other member only: two of five folds.
+    # Whom member 2 held out has one other member only: two of five patients.
     np.testing.assert_array_equal(spoken_for(everyone, held_out_MN, TARGETS), ~held_out_MN[2])
     assert spoken_for(everyone, held_out_MN, ["alm_kg"]).all()
     # Tuning patients are spoken for by all that are left.
