@@ -49,7 +49,7 @@ ALGORITHMS = {"random_forest": "random forest", "logistic_regression": "logistic
 LEVEL = 0.9
 SIZE_PX = 64
 # Of preset ``proof``, whose picture size and length are cut down to fit a quarter of an hour.
-_SHORTER = {"preprocess": {"size_px": SIZE_PX, "pixel_gate": False}, "fit": {"learning_rate": 3e-3, "epochs": 12}}
+_SHORTER = {"preprocess": {"size_px": SIZE_PX, "pixel_gate": False}, "fit": {"learning_rate": 1e-3, "epochs": 15}}
 _MEMORISING = {
     "network": {"dropout": 0.0},
     "augment": {"copies": 0},
