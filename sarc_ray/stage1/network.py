@@ -135,7 +135,9 @@ class GaussianNetwork(nn.Module):
             self.register_buffer("linear_weights", torch.zeros(n_features))
         layers: list[nn.Module] = []
         for units in config.hidden_units:
-            layers += [nn.Dropout(config.dropout), _RowwiseLinear(width, units), nn.ReLU()]
+            # Leaky: Adam's first steps along thousands of standardised features can push every unit below zero at
+            # once. Plain ones then pass no gradient, and the member says the same of every picture from there on.
+            layers += [nn.Dropout(config.dropout), _RowwiseLinear(width, units), nn.LeakyReLU()]
             width = units
         output = _RowwiseLinear(width, 2)
         # Start from "mean of the training set, its own spread": z = 0, sigma = 1.

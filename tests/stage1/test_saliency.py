@@ -27,7 +27,7 @@ CHEST_FIT: dict[str, Any] = {
     "epochs": 12,
     "patience": 12,
     "batch_size": 32,
-    "learning_rate": 4e-3,
+    "learning_rate": 2e-3,
     "weight_decay": 1e-2,
     "rotation_degrees": 5.0,
     "brightness_fraction": 0.05,
@@ -85,30 +85,30 @@ def concentration(members: list[LoadedMember], x_NHW: np.ndarray, mask_NHW: np.n
 
 
 @pytest.fixture(scope="module")
-def one_chest_member():
-    return fit_chests(1, members=1)
+def chest_members():
+    return fit_chests(1, members=3)
 
 
-def test_the_map_points_at_the_chest_wall_and_a_random_network_does_not(one_chest_member):
+def test_the_map_points_at_the_chest_wall_and_a_random_network_does_not(chest_members):
     x_NHW, _, mask_NHW = simulated(N_SEEN, seed=777)
     assert 0.1 < mask_NHW.mean() < 0.25
-    assert concentration(one_chest_member, x_NHW, mask_NHW) >= WANTED
+    assert concentration(chest_members, x_NHW, mask_NHW) >= WANTED
     # Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018: the map must depend on what was learned.
     for seed in (11, 12, 13):
-        assert concentration(untrained(one_chest_member, seed=seed), x_NHW, mask_NHW) < 0.75 * WANTED
+        assert concentration(untrained(chest_members, seed=seed), x_NHW, mask_NHW) < 0.75 * WANTED
 
 
-def test_the_map_of_learned_weights_is_not_that_of_random_ones(one_chest_member):
+def test_the_map_of_learned_weights_is_not_that_of_random_ones(chest_members):
     x_NHW, _, _ = simulated(8, seed=777)
-    learned = grad_cam(one_chest_member, x_NHW, device="cpu").mean_NHW
-    random = grad_cam(untrained(one_chest_member, seed=11), x_NHW, device="cpu").mean_NHW
+    learned = grad_cam(chest_members, x_NHW, device="cpu").mean_NHW
+    random = grad_cam(untrained(chest_members, seed=11), x_NHW, device="cpu").mean_NHW
     like_N = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(learned, random, strict=True)]
     assert np.median(like_N) < 0.5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_ensembles_of_three_seeds_point_at_the_chest_wall(seed):
+@pytest.mark.parametrize("seed", [2, 3])
+def test_ensembles_of_other_seeds_point_at_the_chest_wall(seed):
     members = fit_chests(seed, members=3)
     x_NHW, _, mask_NHW = simulated(N_SEEN, seed=777)
     learned = concentration(members, x_NHW, mask_NHW)
