@@ -36,9 +36,9 @@ from sarc_ray.stage1.holdout import TRAINING_FEATURES, MemberPlan, TrainingFeatu
 from sarc_ray.stage1.member import MemberResult, MemberTask, train_member
 from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.predictions import predict_patients
-from sarc_ray.stage2.calibration import fit_final
-from sarc_ray.stage2.cross_validation import choose, evaluate_params, make_folds
+from sarc_ray.stage2.cross_validation import Stage2Config, choose, evaluate_params, make_folds
 from sarc_ray.stage2.features import build_features
+from sarc_ray.stage2.model import fit_final
 from sarc_ray.stage2.search import RoundSearch
 from sarc_ray.stats import calibration, discrimination
 from sarc_ray.stats.agreement import concordance
@@ -196,6 +196,7 @@ def stage2_rows(frame: pd.DataFrame, settings: Settings, *, seed: int) -> list[d
     features, new = (build_features(part, CLINICAL, names) for part in (train, test))
     y_N = train["outcome"].to_numpy(dtype=np.int64)
     folds = make_folds(y_N, train["patient_id"].to_numpy(), n_splits=3, n_repeats=settings.n_repeats, seed=seed)
+    config = from_mapping(Stage2Config, load_preset("proof")["stage2"])
     rows = []
     for algorithm, name in ALGORITHMS.items():
         # One round: the same trials whatever the features.
@@ -206,7 +207,7 @@ def stage2_rows(frame: pd.DataFrame, settings: Settings, *, seed: int) -> list[d
         while (spec := plan.next()) is not None:
             tried.append(evaluate_params(algorithm, spec.params, features, y_N, folds, seed=seed, n_jobs=1))
         chosen = tried[choose(tried)]
-        model = fit_final(algorithm, chosen.params, features, y_N, folds, seed=seed, n_jobs=1, cv=chosen)
+        model = fit_final(algorithm, chosen.params, features, y_N, folds, config=config, seed=seed, n_jobs=1, cv=chosen)
         _, score_N = model.predict(new)
         rows.append(
             {"classifier": name, "CV AUROC": chosen.cv_auroc_mean} | measures(test["outcome"].to_numpy(), score_N)

@@ -28,20 +28,19 @@ import numpy.typing as npt
 import pandas as pd
 
 from sarc_ray import __version__, storage
+from sarc_ray.bundle_versions import SCHEMA_VERSION, as_present
 from sarc_ray.cohort.definitions import OutcomeConfig
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.config import from_mapping, to_mapping
-from sarc_ray.errors import BundleError, ConfigError, SchemaVersionError, StorageError
+from sarc_ray.errors import BundleError, ConfigError, StorageError
 from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.model_card import model_card
 
 if TYPE_CHECKING:  # torch, scikit-learn and skops are imported only where a model is read
     from sarc_ray.stage1.checkpoint import LoadedMember
     from sarc_ray.stage1.ood import OodReference
-    from sarc_ray.stage2.calibration import Stage2Model
+    from sarc_ray.stage2.model import Stage2Model
 
-# 1 had neither a recalibration nor a distance from the training pictures; it was never released.
-SCHEMA_VERSION = 2
 MANIFEST = "bundle.json"
 CARD = "model_card.md"
 STAGE2 = "stage2/model.skops"
@@ -96,7 +95,9 @@ class BundleManifest:
         model_id: hash of what decides the scores, the same for two copies of one model however they were written.
         spec: what the score is defined on.
         stage2: algorithm, hyper-parameters and features.
-        threshold: positive is score >= threshold.
+        threshold: in force; positive is score >= threshold.
+        thresholds: of every rule, with what each does to the training patients out of fold; one is ``in_force``.
+        calibration: the decision about it, with the figures behind it.
         metrics: at training; null where undefined.
         packages: versions that wrote it.
         lineage: where it comes from.
@@ -108,6 +109,8 @@ class BundleManifest:
     spec: BundleSpec
     stage2: dict[str, Any]
     threshold: float
+    thresholds: tuple[dict[str, Any], ...]
+    calibration: dict[str, Any]
     metrics: dict[str, Any]
     packages: dict[str, str]
     lineage: dict[str, Any]
@@ -253,7 +256,7 @@ def write_bundle(
             "params": dict(stage2.params),
             "features": list(stage2.feature_names),
         },
-        "threshold": stage2.threshold,
+        **stage2.stated(),
         "metrics": _plain(metrics),
         "packages": _package_versions(),
         "lineage": _plain(lineage),
@@ -276,18 +279,7 @@ def read_manifest_of(uri: str) -> BundleManifest:
     """
     try:
         value = storage.read_json(storage.join(uri, MANIFEST))
-        version = value["schema_version"]
-        if version > SCHEMA_VERSION:
-            raise SchemaVersionError(
-                f"{uri}: bundle of schema version {version}, this release reads up to {SCHEMA_VERSION}; install a "
-                "newer sarc-ray"
-            )
-        if version < SCHEMA_VERSION:
-            raise SchemaVersionError(
-                f"{uri}: bundle of schema version {version}, this release reads {SCHEMA_VERSION}; older ones lack the "
-                "recalibration and the reference of the training pictures: write it anew ('sarc-ray train' and 'tune')"
-            )
-        manifest = from_mapping(BundleManifest, _with_pixel_gate(value))
+        manifest = from_mapping(BundleManifest, as_present(value, uri))
     except StorageError as error:
         raise BundleError(f"{uri}: no bundle here, or one that was not written to its end ({error})") from error
     except (ConfigError, KeyError, TypeError) as error:
@@ -301,12 +293,6 @@ def read_manifest_of(uri: str) -> BundleManifest:
             f"{uri}: {MANIFEST} lists other files than a bundle has: {', '.join(sorted(wanted ^ set(manifest.files)))}"
         )
     return manifest
-
-
-def _with_pixel_gate(value: dict[str, Any]) -> dict[str, Any]:
-    """Bundles that were written before there was a gate of pixels do not speak of it, and go on scoring without one."""
-    spec = value["spec"]
-    return {**value, "spec": {**spec, "preprocess": {"pixel_gate": False, **spec["preprocess"]}}}
 
 
 def verify_bundle(uri: str) -> BundleManifest:
@@ -353,11 +339,12 @@ def load_bundle(uri: str) -> Bundle:
     found = _model_id(manifest.spec, members, reference, content_hash(stage2))
     if found != manifest.model_id:
         raise BundleError(f"{uri}: expected model_id {manifest.model_id}, found {found}; {MANIFEST} was altered")
-    if manifest.threshold != stage2.threshold:
-        raise BundleError(
-            f"{uri}: {MANIFEST} says threshold {manifest.threshold}, the model has {stage2.threshold}; "
-            "get the bundle again from its source"
-        )
+    for name, value in stage2.stated().items():
+        if to_mapping(getattr(manifest, name)) != value:
+            raise BundleError(
+                f"{uri}: {MANIFEST} says {name} {getattr(manifest, name)}, the model has {value}; "
+                "get the bundle again from its source"
+            )
     ensembles = tuple(tuple(of_target) for of_target in members)
     return Bundle(manifest=manifest, members=ensembles, ood=reference, stage2=stage2)
 

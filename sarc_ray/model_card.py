@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sarc_ray.bundle import BundleSpec
+
+_RULES = {
+    "youden": "Youden's index",
+    "f1": "largest F1",
+    "sensitivity": "sensitivity of {} or more",
+    "specificity": "specificity of {} or more",
+    "alerts_per_10000": "at most {:g} flagged of 10,000",
+    "cost_ratio": "least cost, a missed patient costing {:g} false alarms",
+}
 
 
 def model_card(manifest: Mapping[str, Any], spec: BundleSpec) -> str:
@@ -40,8 +49,9 @@ def model_card(manifest: Mapping[str, Any], spec: BundleSpec) -> str:
         *targets,
         "",
         *_refused(spec, manifest["metrics"]),
-        f"Stage 2: {manifest['stage2']['algorithm'].replace('_', ' ')}, sigmoid calibration. A score of",
-        f"{manifest['threshold']:.4f} or more is flagged (Youden's threshold on out-of-fold predictions).",
+        f"Stage 2: {manifest['stage2']['algorithm'].replace('_', ' ')}.",
+        f"{said_of_calibration(manifest['calibration'])}.",
+        f"A score of {manifest['threshold']:.4f} or more is flagged ({said_of_threshold(manifest['thresholds'])}).",
         f"Pictures: {spec.preprocess.size_px} x {spec.preprocess.size_px} px, CLAHE clip limit",
         f"{spec.preprocess.clahe_clip_limit:g}, {spec.preprocess.clahe_tiles} tiles per side; others are refused.",
         "Method: Ryu et al., J Cachexia Sarcopenia Muscle 2023;14:418-428, doi 10.1002/jcsm.13144.",
@@ -52,6 +62,7 @@ def model_card(manifest: Mapping[str, Any], spec: BundleSpec) -> str:
         "",
         *_table({key: value for key, value in manifest["metrics"].items() if key != "recalibration"}),
         "",
+        *_thresholds(manifest["thresholds"]),
         *_recalibrations(manifest["metrics"].get("recalibration", {})),
         "## Lineage",
         "",
@@ -63,6 +74,58 @@ def model_card(manifest: Mapping[str, Any], spec: BundleSpec) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def said_of_calibration(decision: Mapping[str, Any]) -> str:
+    """One sentence without its full stop: what was asked for, which way it went, on which figures.
+
+    Args:
+        decision: ``calibration`` of ``bundle.json``.
+    """
+    if decision["method"] == "none":
+        figures = f"; out of fold Brier {decision['brier']:.4f}, ICI {decision['ici']:.4f}"
+        return f"No calibration was asked for{figures}: scores are raw scores"
+    name = str(decision["method"]).capitalize()
+    state = "in force" if decision["kept"] else "not in force, scores are raw scores"
+    if decision["brier"] is None or decision["brier_calibrated"] is None:
+        return f"{name} calibration is {state} ({decision['why']})"
+    figures = ", ".join(
+        f"{label} {decision[key]:.4f} without and {decision[f'{key}_calibrated']:.4f} with it"
+        for key, label in (("brier", "Brier"), ("ici", "ICI"))
+    )
+    return f"{name} calibration is {state}: out of fold it {decision['why']} ({figures})"
+
+
+def said_of_threshold(thresholds: Sequence[Mapping[str, Any]]) -> str:
+    """The rule in force, and its aim, in words.
+
+    Args:
+        thresholds: of ``bundle.json``.
+    """
+    point = next(point for point in thresholds if point["in_force"])
+    return f"{_RULES[point['rule']].format(point['aim'])}, on out-of-fold scores"
+
+
+def _thresholds(thresholds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every rule's threshold, and what it does."""
+    names = ("threshold", "sensitivity", "specificity", "ppv", "npv", "f1")
+    rows = []
+    for point in thresholds:
+        figures = "".join(f"{'-' if point[name] is None else format(point[name], '.4f')} | " for name in names)
+        alerts = "-" if point["alerts_per_10000"] is None else f"{point['alerts_per_10000']:.0f}"
+        chosen = "in force" if point["in_force"] else ""
+        rows.append(f"| {_RULES[point['rule']].format(point['aim'])} | {figures}{alerts} | {chosen} |")
+    return [
+        "## Thresholds",
+        "",
+        "What each would do to patients like the training patients, at their prevalence. Counted on the out-of-fold",
+        "scores on which it was chosen, so that the figures are a little too good.",
+        "",
+        "| rule | score | sensitivity | specificity | PPV | NPV | F1 | flagged of 10,000 | |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
 
 
 def _recalibrated(scale: float) -> str:

@@ -36,9 +36,9 @@ from sarc_ray.stage1.member import MemberTask
 from sarc_ray.stage1.ood import alarm_threshold, false_alarm_rate_held, fit_reference, reference_to_bytes
 from sarc_ray.stage1.predictions import predict_patients
 from sarc_ray.stage1.shortfall import FailedMember, member_name, require_members
-from sarc_ray.stage2.calibration import fit_final
 from sarc_ray.stage2.cross_validation import Fold, choose, make_folds
 from sarc_ray.stage2.features import build_features
+from sarc_ray.stage2.model import fit_final
 from sarc_ray.stage2.search import RoundSearch
 from sarc_ray.stats.hypothesis import smd_means
 
@@ -168,18 +168,20 @@ def tune(run: Run, tell: Tell = silent) -> Record:
             n_repeats=config.stage2.n_repeats,
             seed=config.run.seed,
         )
-        records = _search(config, features, outcome_N, folds, uri=run.path("stage2", fingerprint), tell=tell)
+        records = _search(run, features, outcome_N, folds, tell=tell)
         chosen = records[choose(records)]
         _write_trials(run, records, chosen)
-        spec = chosen.spec
-        model = fit_final(spec.algorithm, spec.params, features, outcome_N, folds, seed=config.run.seed, n_jobs=1)
+        name, params, seed = chosen.spec.algorithm, chosen.spec.params, config.run.seed
+        model = fit_final(name, params, features, outcome_N, folds, config=config.stage2, seed=seed, n_jobs=1)
         _write_feature_check(run, frame[known])
         model_id = _write_bundle(run, model, chosen, n_patients=training["patient_id"].nunique())
         return {
-            "algorithm": spec.algorithm,
+            "algorithm": name,
             "cv_auroc": chosen.cv_auroc_mean,
             "cv_auroc_se": chosen.cv_auroc_se,
             "threshold": model.threshold,
+            "threshold_rule": model.in_force,
+            "calibration": asdict(model.decision),
             "model_id": model_id,
             "patients": training["patient_id"].nunique(),
         }
@@ -355,8 +357,9 @@ def _stage2_frame(run: Run) -> pd.DataFrame:
 
 
 def _search(
-    config: RunConfig, features: pd.DataFrame, outcome_N: np.ndarray, folds: list[Fold], *, uri: str, tell: Tell
+    run: Run, features: pd.DataFrame, outcome_N: np.ndarray, folds: list[Fold], *, tell: Tell
 ) -> list[TrialRecord]:
+    config = run.config
     plan = RoundSearch(
         algorithms=config.stage2.algorithms,
         trials_per_algorithm=config.stage2.trials_per_algorithm,
@@ -370,7 +373,7 @@ def _search(
             plan=plan,
             folds=folds,
             seed=config.run.seed,
-            uri=uri,
+            uri=run.path("stage2", stages.fingerprint_of_search(run)),
             engine=config.engine,
             progress=_counted(tell, "trials"),
         )

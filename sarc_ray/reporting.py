@@ -16,6 +16,7 @@ from sarc_ray.errors import REASONS, BundleError
 from sarc_ray.evaluation.rows import numbers
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.imaging.preprocess import process_image
+from sarc_ray.model_card import said_of_calibration, said_of_threshold
 from sarc_ray.report.content import (
     Absent,
     Archive,
@@ -34,7 +35,7 @@ from sarc_ray.stage2.features import build_features
 
 Tell = Callable[[str, int, int], None]
 # Raised when the page shows something else for the same results.
-REPORT_VERSION = 3
+REPORT_VERSION = 4
 MAX_SHAP_PATIENTS = 1000
 _NOBODY = "no such patient was scored"
 _LABELS = {TEST_INTERNAL: "Internal test set", TEST_EXTERNAL: "External test set"}
@@ -294,7 +295,8 @@ def _lineage(run: Run, results: Results) -> Lineage:
         "Evaluation plan": str(results.table["plan_hash"].iloc[0]),
         "SARC-Ray": __version__,
         "Stage 2": str(manifest.stage2["algorithm"]).replace("_", " "),
-        "Threshold": f"{manifest.threshold:.4f}",
+        "Calibration": said_of_calibration(manifest.calibration),
+        "Threshold": f"{manifest.threshold:.4f} ({said_of_threshold(manifest.thresholds)})",
         "Outcome": run.config.outcome.column or run.config.outcome.definition,
         "Clinical features": ", ".join(run.config.clinical_features) or "none",
         "Packages of the model": ", ".join(f"{name} {version}" for name, version in manifest.packages.items()),

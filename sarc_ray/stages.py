@@ -10,9 +10,11 @@ from typing import Any
 
 from sarc_ray import __version__, storage
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL
+from sarc_ray.config import to_mapping
 from sarc_ray.errors import ConfigError
 from sarc_ray.run import Run, RunConfig, fingerprint_of
 
+_AFTER_THE_SEARCH = ("calibration", "threshold")
 _PRESET_WEIGHTS = ("random", "imagenet")
 
 
@@ -46,6 +48,14 @@ def fingerprint_of_members(run: Run) -> str:
     settings = (config.targets, config.network, config.augment, config.fit)
     dealt = (config.ensemble.members, config.ensemble.training_features)
     inputs = [fingerprint(run, "prepare"), *settings, *dealt, _weights(config), config.run.seed]
+    return fingerprint_of([__version__, inputs])
+
+
+def fingerprint_of_search(run: Run) -> str:
+    """Short hash of what decides the trials; another calibration or threshold, say, searches nothing anew."""
+    config = run.config
+    search = {key: value for key, value in to_mapping(config.stage2).items() if not key.startswith(_AFTER_THE_SEARCH)}
+    inputs = [fingerprint(run, "train"), search, config.clinical_features, config.outcome, config.run.seed]
     return fingerprint_of([__version__, inputs])
 
 

@@ -11,6 +11,7 @@ import torch
 from sarc_ray.bundle import BundleSpec
 from sarc_ray.cohort.definitions import OutcomeConfig
 from sarc_ray.cohort.schema import TargetConfig
+from sarc_ray.config import from_mapping, load_preset
 from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.stage1.checkpoint import member_from_bytes, member_to_bytes, members_from_bytes
 from sarc_ray.stage1.ensemble import pooled_features, predict_members, prediction_columns
@@ -18,9 +19,9 @@ from sarc_ray.stage1.fit import TrainedMember
 from sarc_ray.stage1.network import NetworkConfig, build_network, normalise
 from sarc_ray.stage1.ood import fit_reference, reference_to_bytes
 from sarc_ray.stage1.scale import TargetScale
-from sarc_ray.stage2.calibration import Stage2Model, fit_final
-from sarc_ray.stage2.cross_validation import make_folds
+from sarc_ray.stage2.cross_validation import Stage2Config, make_folds
 from sarc_ray.stage2.features import build_features
+from sarc_ray.stage2.model import Stage2Model, fit_final
 
 SIZE_PX = 32
 TARGETS = (
@@ -112,7 +113,8 @@ def make_stage2(members: dict[str, list[bytes]], seed: int) -> Stage2Model:
     z_NF = ((X - X.mean()) / X.std())[["age_years", "bmi_kg_m2", "alm_kg_mu", "crt_s_mu"]].to_numpy()
     y_N = (rng.random(240) < 1 / (1 + np.exp(-(z_NF @ [1.0, -0.7, -0.8, 0.8] - 1.5)))).astype(int)
     folds = make_folds(y_N, np.arange(240), n_splits=3, n_repeats=1, seed=seed)
-    return fit_final("random_forest", _FOREST, X, y_N, folds, seed=seed, n_jobs=1)
+    config = from_mapping(Stage2Config, load_preset("paper")["stage2"])
+    return fit_final("random_forest", _FOREST, X, y_N, folds, config=config, seed=seed, n_jobs=1)
 
 
 def _member(target_name: str, seed: int) -> bytes:

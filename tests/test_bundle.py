@@ -19,7 +19,8 @@ from sarc_ray.bundle import (
     write_bundle,
 )
 from sarc_ray.errors import BundleError, EvaluationError, SchemaVersionError
-from sarc_ray.stage2.calibration import Stage2Model
+from sarc_ray.stage2.model import Stage2Model
+from sarc_ray.stage2.thresholds import RULES
 from tests.bundle_factory import SPEC, TARGETS, make_members, make_ood, make_pictures, make_stage2
 
 GOLDEN = Path(__file__).parent / "golden" / "bundle"
@@ -55,6 +56,10 @@ def _write(uri: str, members, stage2, spec: BundleSpec = SPEC, ood: bytes | None
         lineage={"run": "test"},
     )
     return uri
+
+
+def _with_threshold(stage2: Stage2Model, threshold: float) -> Stage2Model:
+    return dataclasses.replace(stage2, thresholds=(dataclasses.replace(stage2.point, threshold=threshold),))
 
 
 def _edit(uri: str, change) -> None:
@@ -160,7 +165,7 @@ def test_model_id_is_of_the_content(tmp_path, members, stage2):
     assert read_manifest_of(again).model_id == model_id
     swapped = {name: files[::-1] for name, files in members.items()}
     variants = {
-        "threshold": (members, dataclasses.replace(stage2, threshold=0.5), SPEC),
+        "threshold": (members, _with_threshold(stage2, 0.5), SPEC),
         "members": (swapped, stage2, SPEC),
         "preprocess": (
             members,
@@ -202,7 +207,7 @@ def test_every_problem_is_named_at_once(uri):
 
 
 def test_hashes_that_were_changed_with_the_file_do_not_help(uri, members, stage2, tmp_path):
-    other = _write(str(tmp_path / "other"), members, dataclasses.replace(stage2, threshold=0.01))
+    other = _write(str(tmp_path / "other"), members, _with_threshold(stage2, 0.01))
     storage.write_bytes(f"{uri}/stage2/model.skops", storage.read_bytes(f"{other}/stage2/model.skops"))
     _edit(
         uri,
@@ -211,6 +216,69 @@ def test_hashes_that_were_changed_with_the_file_do_not_help(uri, members, stage2
         ),
     )
     with pytest.raises(BundleError, match="expected model_id"):
+        verify_bundle(uri)
+
+
+def test_bundles_of_the_schema_before_keep_their_id_and_say_what_they_know():
+    """The golden bundle was written before calibration was judged, with one threshold."""
+    manifest = verify_bundle(str(GOLDEN / "model"))
+    assert manifest.schema_version == 2
+    assert manifest.model_id == storage.read_json(str(GOLDEN / "model" / "bundle.json"))["model_id"]
+    assert manifest.calibration["kept"]
+    assert "not judged" in manifest.calibration["why"]
+    (point,) = manifest.thresholds
+    assert (point["rule"], point["in_force"], point["threshold"]) == ("youden", True, manifest.threshold)
+    assert point["sensitivity"] is None
+
+
+def test_all_thresholds_are_in_the_bundle_and_one_is_in_force(tmp_path, members, stage2, uri):
+    manifest = read_manifest_of(uri)
+    assert [point["rule"] for point in manifest.thresholds] == list(RULES)
+    assert [point["rule"] for point in manifest.thresholds if point["in_force"]] == ["youden"]
+    other = dataclasses.replace(stage2, in_force="specificity")
+    found = load_bundle(_write(str(tmp_path / "other"), members, other))
+    assert found.stage2.in_force == "specificity"
+    assert found.manifest.threshold == stage2.thresholds[RULES.index("specificity")].threshold != stage2.threshold
+    assert found.model_id != manifest.model_id
+    card = storage.read_text(storage.join(str(tmp_path / "other"), "model_card.md"))
+    assert f"A score of {other.threshold:.4f} or more is flagged (specificity of 0.9 or more" in card
+    assert sum(line.endswith("| in force |") for line in card.splitlines()) == 1
+    assert "| at most 1000 flagged of 10,000 |" in card
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"kept": True, "why": "improves Brier and ICI"}, "Sigmoid calibration is in force: out of fold it improves"),
+        (
+            {"kept": False, "why": "does not improve ICI"},
+            "not in force, scores are raw scores: out of fold it does not",
+        ),
+        ({"kept": False, "brier_calibrated": None, "why": "no better"}, "scores are raw scores (no better)"),
+        ({"method": "none", "brier_calibrated": None}, "No calibration was asked for; out of fold Brier 0.1500, ICI"),
+    ],
+)
+def test_the_card_says_which_way_calibration_went(tmp_path, members, stage2, change, text):
+    figures = {"brier": 0.15, "brier_calibrated": 0.14, "ici": 0.04, "ici_calibrated": 0.03}
+    decision = dataclasses.replace(stage2.decision, **{**figures, **change})
+    uri = _write(str(tmp_path / "bundle"), members, dataclasses.replace(stage2, decision=decision))
+    card = storage.read_text(storage.join(uri, "model_card.md"))
+    assert text in card
+    assert ("Brier 0.1500 without and 0.1400 with it" in card) == (decision.brier_calibrated is not None)
+    assert verify_bundle(uri).calibration == dataclasses.asdict(decision)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value.update(threshold=0.123),
+        lambda value: value["thresholds"][2].update(sensitivity=0.999),
+        lambda value: value["calibration"].update(ici=0.0),
+    ],
+)
+def test_what_the_manifest_says_of_calibration_and_thresholds_is_what_the_model_says(uri, change):
+    _edit(uri, change)
+    with pytest.raises(BundleError, match=r"bundle\.json says (threshold|calibration)"):
         verify_bundle(uri)
 
 
@@ -227,11 +295,11 @@ def test_newer_damaged_and_absent_manifests(uri, tmp_path):
     _edit(uri, lambda value: value.update(unknown=1))
     with pytest.raises(BundleError, match="unknown: unknown key"):
         load_bundle(uri)
-    _edit(uri, lambda value: value.update(schema_version=3))
-    with pytest.raises(SchemaVersionError, match="schema version 3, this release reads up to 2"):
+    _edit(uri, lambda value: value.update(schema_version=4))
+    with pytest.raises(SchemaVersionError, match="schema version 4, this release reads up to 3"):
         load_bundle(uri)
     _edit(uri, lambda value: value.update(schema_version=1))
-    with pytest.raises(SchemaVersionError, match=r"schema version 1, this release reads 2; .* write it anew"):
+    with pytest.raises(SchemaVersionError, match=r"schema version 1, this release reads 2 to 3; .* write it anew"):
         load_bundle(uri)
     storage.write_text(storage.join(uri, "bundle.json"), "{}")
     with pytest.raises(BundleError, match=r"bundle\.json is damaged"):

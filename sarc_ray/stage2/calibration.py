@@ -1,28 +1,51 @@
-"""Sigmoid calibration on grouped out-of-fold scores, the threshold in force, and the final stage-2 model.
+"""From raw score to probability: four ways, judged out of fold, in force only where they help.
 
-The paper: "Model calibration was performed using sigmoid methods" (Ryu et al. 2023, "Step 2").
+A map in force is fitted on the out-of-fold scores of all training patients, each from a model that never saw the
+patient. To be judged, the scores of each test fold pass through a map that was fitted on the other patients' scores.
+Only where both Brier score and ICI are better than without does calibration come into force.
+
+The paper: "Model calibration was performed using sigmoid methods" (Ryu et al. 2023, "Step 2"). Why the maps are as they
+are: docs/explanation/calibration.md. Shapes: N rows, R repeats of the cross-validation, K knots.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from sarc_ray.errors import EvaluationError
-from sarc_ray.stage2.algorithms import Float, Params, fit
-from sarc_ray.stage2.cross_validation import CvResult, Fold, Labels, evaluate_params
-from sarc_ray.stage2.portable import Fitted, portable
+from sarc_ray.stats.arrays import FloatArray, IntArray
+from sarc_ray.stats.calibration import brier, calibration_errors
 
-# Raw scores are drawn towards one half by this weight before their log-odds are taken: a forest may say exactly 0 or
+if TYPE_CHECKING:
+    from sarc_ray.stage2.cross_validation import Fold
+
+Method = Literal["sigmoid", "isotonic", "beta", "none"]
+METHODS: tuple[Method, ...] = get_args(Method)
+# Raw scores are drawn towards one half by this weight before their logarithms are taken: a forest may say exactly 0 or
 # 1, whose log-odds are infinite. The map is strictly increasing, so it makes no ties, and barely moves the rest.
 _PRIOR_WEIGHT = 1e-3
+# Share of the raw score in an isotonic score: its steps rise a little, so that the order of patients survives.
+_TILT = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """score = raw score."""
+
+    def apply(self, raw_N: npt.ArrayLike) -> FloatArray:
+        """The raw scores themselves."""
+        return np.array(raw_N, dtype=np.float64)
+
+    def to_state(self) -> dict[str, Any]:
+        """Nothing is needed to make this again."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +55,163 @@ class Sigmoid:
     slope: float
     intercept: float
 
-    def apply(self, raw_N: npt.ArrayLike) -> Float:
+    def __post_init__(self) -> None:
+        if not np.isfinite([self.slope, self.intercept]).all():
+            raise ValueError(f"sigmoid: slope {self.slope} or intercept {self.intercept} is not finite")
+
+    def apply(self, raw_N: npt.ArrayLike) -> FloatArray:
         """Calibrated probability of each raw score, same shape."""
-        return np.asarray(expit(self.slope * _log_odds(raw_N) + self.intercept), dtype=np.float64)
+        return np.asarray(expit(self.slope * logit(_drawn_in(raw_N)) + self.intercept), dtype=np.float64)
+
+    def to_state(self) -> dict[str, Any]:
+        """Numbers that make this again."""
+        return {"slope": self.slope, "intercept": self.intercept}
+
+
+@dataclass(frozen=True, slots=True)
+class Beta:
+    """score = 1 / (1 + exp(-(a ln(raw) - b ln(1 - raw) + c))). a = b = 1, c = 0 change nothing; a = b is a sigmoid."""
+
+    a: float
+    b: float
+    c: float
+
+    def __post_init__(self) -> None:
+        if not np.isfinite([self.a, self.b, self.c]).all() or min(self.a, self.b) < 0.0 or self.a + self.b <= 0.0:
+            raise ValueError(f"beta: a {self.a}, b {self.b}, c {self.c} give no increasing map")
+
+    def apply(self, raw_N: npt.ArrayLike) -> FloatArray:
+        """Calibrated probability of each raw score, same shape."""
+        s_N = _drawn_in(raw_N)
+        return np.asarray(expit(self.a * np.log(s_N) - self.b * np.log1p(-s_N) + self.c), dtype=np.float64)
+
+    def to_state(self) -> dict[str, Any]:
+        """Numbers that make this again."""
+        return {"a": self.a, "b": self.b, "c": self.c}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Isotonic:
+    """Straight lines between knots that do not fall, tilted by a little of the raw score; shape (K,) each."""
+
+    raw_K: FloatArray
+    score_K: FloatArray
+
+    def __post_init__(self) -> None:
+        ordered = self.raw_K.ndim == 1 and self.raw_K.shape == self.score_K.shape and len(self.raw_K) > 0
+        if not ordered or not (np.diff(self.raw_K) > 0).all() or not (np.diff(self.score_K) >= 0).all():
+            raise ValueError("isotonic: the knots are not in order")
+        if not ((self.score_K >= 0.0) & (self.score_K <= 1.0)).all() or not np.isfinite(self.raw_K).all():
+            raise ValueError("isotonic: a knot's score lies outside 0 to 1")
+
+    def apply(self, raw_N: npt.ArrayLike) -> FloatArray:
+        """Calibrated probability of each raw score, same shape; level beyond the outermost knots."""
+        x_N = np.asarray(raw_N, dtype=np.float64)
+        return np.asarray((1.0 - _TILT) * np.interp(x_N, self.raw_K, self.score_K) + _TILT * x_N, dtype=np.float64)
+
+    def to_state(self) -> dict[str, Any]:
+        """Arrays that make this again."""
+        return {"raw_K": self.raw_K, "score_K": self.score_K}
+
+
+Calibration: TypeAlias = Unchanged | Sigmoid | Beta | Isotonic
+# What a file says of the map in force.
+MAPS: Mapping[str, type[Unchanged] | type[Sigmoid] | type[Beta] | type[Isotonic]] = {
+    "none": Unchanged,
+    "sigmoid": Sigmoid,
+    "beta": Beta,
+    "isotonic": Isotonic,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationDecision:
+    """Whether the calibration that was asked for is in force, and the figures behind it.
+
+    Attributes:
+        method: that was asked for, one of ``METHODS``.
+        kept: it is in force; else scores are raw scores.
+        why: in words.
+        brier: Brier score of the out-of-fold raw scores, mean of the repeats.
+        brier_calibrated: the same after maps that were fitted on other patients; None where there are none.
+        ici: integrated calibration index of the out-of-fold raw scores, mean of the repeats.
+        ici_calibrated: as ``brier_calibrated``.
+    """
+
+    method: str
+    kept: bool
+    why: str
+    brier: float | None
+    brier_calibrated: float | None
+    ici: float | None
+    ici_calibrated: float | None
+
+
+# Of bundles that were written before calibration was judged.
+UNJUDGED = CalibrationDecision(
+    method="sigmoid",
+    kept=True,
+    why="not judged: written when calibration was always in force",
+    brier=None,
+    brier_calibrated=None,
+    ici=None,
+    ici_calibrated=None,
+)
+
+
+def calibrate(
+    method: Method, raw: npt.ArrayLike, y: npt.ArrayLike, folds: Sequence[Fold]
+) -> tuple[Calibration, CalibrationDecision]:
+    """Fit a calibration to out-of-fold raw scores, and judge whether it shall be in force.
+
+    Args:
+        method: how.
+        raw: out-of-fold raw scores, shape (n_repeats, n_rows).
+        y: 0/1 labels, shape (n_rows,).
+        folds: that the scores come from, patients never split; maps for judging are fitted on the rows outside each.
+
+    Returns:
+        The map in force, which is ``Unchanged`` where the fitted one is not, and the decision.
+
+    Raises:
+        EvaluationError: the scores rank patients no better than chance, whatever the method.
+
+    References:
+        Brier GW (1950). Verification of forecasts expressed in terms of probability. Austin PC, Steyerberg EW (2019).
+        The Integrated Calibration Index (ICI) and related metrics for quantifying the calibration of logistic
+        regression models.
+    """
+    raw_RN, y_N = np.asarray(raw, dtype=np.float64), np.asarray(y, dtype=np.int64)
+    fitted = fit_calibration(method, raw_RN, y_N)
+    before = _figures(raw_RN, y_N)
+    if method == "none":
+        return fitted, _decision(method, before, None, "stage2.calibration: none")
+    try:
+        after = _figures(_through_maps_of_others(method, raw_RN, y_N, folds), y_N)
+    except EvaluationError:
+        why = "without the patients of one fold the scores rank no better than chance"
+        return Unchanged(), _decision(method, before, None, why)
+    decision = _decision(method, before, after, _what_happened(before, after))
+    return (fitted if decision.kept else Unchanged()), decision
+
+
+def fit_calibration(method: Method, raw: npt.ArrayLike, y: npt.ArrayLike) -> Calibration:
+    """Fit one map to out-of-fold raw scores.
+
+    Args:
+        method: how.
+        raw: raw scores, shape (n_rows,) or (n_repeats, n_rows); of all repeats, each is one model's.
+        y: 0/1 labels, shape (n_rows,).
+
+    Raises:
+        EvaluationError: as :func:`fit_sigmoid`, whatever the method. If that has a positive slope, the others rise.
+    """
+    sigmoid = fit_sigmoid(raw, y)
+    if method == "beta":
+        return fit_beta(raw, y)
+    if method == "isotonic":
+        return fit_isotonic(raw, y)
+    return sigmoid if method == "sigmoid" else Unchanged()
 
 
 def fit_sigmoid(raw: npt.ArrayLike, y: npt.ArrayLike) -> Sigmoid:
@@ -55,12 +232,10 @@ def fit_sigmoid(raw: npt.ArrayLike, y: npt.ArrayLike) -> Sigmoid:
     References:
         Platt J. Probabilistic outputs for support vector machines. In: Advances in Large Margin Classifiers, 1999.
     """
-    x_RN = _log_odds(np.atleast_2d(np.asarray(raw, dtype=np.float64)))
-    y_N = np.asarray(y, dtype=np.int64)
-    n_pos, n_neg = int(y_N.sum()), int((1 - y_N).sum())
-    target_N = np.where(y_N == 1, (n_pos + 1.0) / (n_pos + 2.0), 1.0 / (n_neg + 2.0))
+    x_RN = logit(_drawn_in(np.atleast_2d(np.asarray(raw, dtype=np.float64))))
+    target_N = _softened(y)
 
-    def loss(parameters: Float) -> tuple[float, Float]:
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
         z_RN = parameters[0] * x_RN + parameters[1]
         error_RN = expit(z_RN) - target_N
         value = np.mean(np.logaddexp(0.0, z_RN) - target_N * z_RN)
@@ -76,109 +251,101 @@ def fit_sigmoid(raw: npt.ArrayLike, y: npt.ArrayLike) -> Sigmoid:
     return Sigmoid(slope, intercept)
 
 
-@dataclass(frozen=True, slots=True)
-class Stage2Model:
-    """The final classifier: fitted on all training patients, calibrated, with the threshold in force.
+def fit_beta(raw: npt.ArrayLike, y: npt.ArrayLike) -> Beta:
+    """Fit beta calibration by maximum likelihood with a, b >= 0, which keeps it from falling.
 
-    Attributes:
-        algorithm: key of ``ALGORITHMS``.
-        params: chosen hyper-parameters.
-        feature_names: columns that :meth:`predict` needs, in order.
-        fitted: the classifier in its portable form.
-        sigmoid: raw score to calibrated probability.
-        raw_threshold: threshold in units of the raw score.
-        threshold: the same in units of the calibrated score; positive is score >= threshold.
-    """
-
-    algorithm: str
-    params: Mapping[str, Any]
-    feature_names: tuple[str, ...]
-    fitted: Fitted
-    sigmoid: Sigmoid
-    raw_threshold: float
-    threshold: float
-
-    def matrix(self, X: pd.DataFrame) -> Float:
-        """The features as a float64 array of shape (n_rows, n_features), in the model's order.
-
-        Raises:
-            EvaluationError: a feature is absent, or a value is missing or infinite.
-        """
-        absent = [name for name in self.feature_names if name not in X.columns]
-        if absent:
-            raise EvaluationError(f"stage 2: feature {absent[0]!r} is absent; needed: {', '.join(self.feature_names)}")
-        x_NF = X.loc[:, list(self.feature_names)].to_numpy(dtype=np.float64)
-        bad_F = (~np.isfinite(x_NF)).sum(axis=0)
-        if bad_F.any():
-            first = int(np.flatnonzero(bad_F)[0])
-            raise EvaluationError(
-                f"stage 2: feature {self.feature_names[first]!r} is missing or infinite in {bad_F[first]} rows; such "
-                "rows get no score (outcome abstained), leave them out before"
-            )
-        return x_NF
-
-    def predict(self, X: pd.DataFrame) -> tuple[Float, Float]:
-        """Raw score and calibrated score of each row.
-
-        Args:
-            X: feature table, shape (n_rows, n_features); further columns are ignored.
-
-        Returns:
-            ``raw_score`` and ``score``, each float64 of shape (n_rows,).
-
-        Raises:
-            EvaluationError: as :meth:`matrix`.
-        """
-        x_NF = self.matrix(X)
-        raw_N = self.fitted.raw_score(x_NF) if len(x_NF) else np.empty(0)
-        return raw_N, self.sigmoid.apply(raw_N)
-
-    def flag(self, score_N: Float) -> npt.NDArray[np.bool_]:
-        """True where the calibrated score reaches the threshold in force."""
-        return np.asarray(score_N) >= self.threshold
-
-
-def fit_final(
-    name: str,
-    params: Params,
-    X: pd.DataFrame,
-    y: npt.ArrayLike,
-    folds: Sequence[Fold],
-    *,
-    seed: int,
-    n_jobs: int,
-    cv: CvResult | None = None,
-) -> Stage2Model:
-    """Fit the chosen algorithm on all training patients; calibration and threshold come from out-of-fold scores.
+    The paper refits without the term whose coefficient came out negative; the constrained maximum, which is sought here
+    at once, is the same as long as one of them is positive. Labels are softened as in :func:`fit_sigmoid`.
 
     Args:
-        name: key of ``ALGORITHMS``.
-        params: chosen hyper-parameters.
-        X: features, shape (n_rows, n_features), columns named.
+        raw: as in :func:`fit_sigmoid`.
         y: 0/1 labels, shape (n_rows,).
-        folds: the patient-grouped folds of the search.
-        seed: of the search; the final fit takes a seed derived from it.
-        n_jobs: threads while fitting.
-        cv: the chosen result, if its out-of-fold scores are at hand; computed anew where None, to the same values.
 
-    Raises:
-        EvaluationError: NaN among the features, or scores no better than chance (see :func:`fit_sigmoid`).
+    References:
+        Kull M, Silva Filho TM, Flach P (2017). Beyond sigmoids: how to obtain well-calibrated probabilities from binary
+        classifiers with beta calibration. Electronic Journal of Statistics 11:5052-5080.
     """
-    y_N: Labels = np.asarray(y, dtype=np.int64)
-    x_NF = X.to_numpy(dtype=np.float64)
-    cv = evaluate_params(name, params, x_NF, y_N, folds, seed=seed, n_jobs=n_jobs) if cv is None else cv
-    sigmoid = fit_sigmoid(cv.oof_raw_scores, y_N)
-    final_seed = int(np.random.SeedSequence(seed).spawn(1)[0].generate_state(1)[0] >> 1)
-    return Stage2Model(
-        algorithm=name,
-        params=dict(params),
-        feature_names=tuple(str(column) for column in X.columns),
-        fitted=portable(fit(name, params, x_NF, y_N, seed=final_seed, n_jobs=n_jobs)),
-        sigmoid=sigmoid,
-        raw_threshold=cv.oof_threshold,
-        threshold=float(sigmoid.apply(cv.oof_threshold)),
+    s_RN = _drawn_in(np.atleast_2d(np.asarray(raw, dtype=np.float64)))
+    x_3RN = np.stack([np.log(s_RN), -np.log1p(-s_RN), np.ones_like(s_RN)])
+    target_N = _softened(y)
+
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+        z_RN = np.tensordot(parameters, x_3RN, axes=1)
+        error_RN = expit(z_RN) - target_N
+        value = np.mean(np.logaddexp(0.0, z_RN) - target_N * z_RN)
+        return float(value), np.mean(error_RN * x_3RN, axis=(1, 2))
+
+    fitted = minimize(
+        loss,
+        x0=np.array([1.0, 1.0, 0.0]),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(0.0, None), (0.0, None), (None, None)],
+        options={"ftol": 1e-15, "gtol": 1e-8, "maxiter": 1000},
+    )
+    return Beta(*(float(value) for value in fitted.x))
+
+
+def fit_isotonic(raw: npt.ArrayLike, y: npt.ArrayLike) -> Isotonic:
+    """Fit isotonic regression (pool adjacent violators), with softened labels, so that no score is 0 or 1.
+
+    Args:
+        raw: as in :func:`fit_sigmoid`.
+        y: 0/1 labels, shape (n_rows,).
+
+    References:
+        Zadrozny B, Elkan C (2002). Transforming classifier scores into accurate multiclass probability estimates.
+    """
+    from sklearn.isotonic import IsotonicRegression  # readers of bundles do without it
+
+    raw_RN = np.atleast_2d(np.asarray(raw, dtype=np.float64))
+    fitted = IsotonicRegression().fit(raw_RN.ravel(), np.tile(_softened(y), len(raw_RN)))
+    return Isotonic(
+        np.asarray(fitted.X_thresholds_, dtype=np.float64), np.asarray(fitted.y_thresholds_, dtype=np.float64)
     )
 
 
-def _log_odds(raw: npt.ArrayLike) -> Float:
-    return logit((1.0 - _PRIOR_WEIGHT) * np.asarray(raw, dtype=np.float64) + 0.5 * _PRIOR_WEIGHT)
+def _through_maps_of_others(method: Method, raw_RN: FloatArray, y_N: IntArray, folds: Sequence[Fold]) -> FloatArray:
+    """Each fold's scores after a map that was fitted on the rows outside it, of all repeats; shape (R, N)."""
+    mapped_RN = np.full_like(raw_RN, np.nan)
+    for fold in folds:
+        others = fit_calibration(method, raw_RN[:, fold.train], y_N[fold.train])
+        mapped_RN[fold.repeat, fold.test] = others.apply(raw_RN[fold.repeat, fold.test])
+    return mapped_RN
+
+
+def _figures(score_RN: FloatArray, y_N: IntArray) -> tuple[float, float]:
+    """Brier and ICI, mean of the repeats: each repeat's scores are those of one model's kind."""
+    briers = [brier(y_N, score_N) for score_N in score_RN]
+    icis = [calibration_errors(y_N, score_N).ici for score_N in score_RN]
+    return float(np.mean(briers)), float(np.mean(icis))
+
+
+def _decision(
+    method: Method, before: tuple[float, float], after: tuple[float, float] | None, why: str
+) -> CalibrationDecision:
+    return CalibrationDecision(
+        method=method,
+        kept=after is not None and after[0] < before[0] and after[1] < before[1],
+        why=why,
+        brier=before[0],
+        brier_calibrated=None if after is None else after[0],
+        ici=before[1],
+        ici_calibrated=None if after is None else after[1],
+    )
+
+
+def _what_happened(before: tuple[float, float], after: tuple[float, float]) -> str:
+    worse = [name for name, b, a in zip(("Brier", "ICI"), before, after, strict=True) if not a < b]
+    return f"does not improve {' nor '.join(worse)}" if worse else "improves Brier and ICI"
+
+
+def _softened(y: npt.ArrayLike) -> FloatArray:
+    """Platt's targets, shape (N,): (P + 1) / (P + 2) of P rows with the outcome, 1 / (Q + 2) of Q without."""
+    y_N = np.asarray(y, dtype=np.int64)
+    n_pos, n_neg = int(y_N.sum()), int((1 - y_N).sum())
+    return np.where(y_N == 1, (n_pos + 1.0) / (n_pos + 2.0), 1.0 / (n_neg + 2.0))
+
+
+def _drawn_in(raw: npt.ArrayLike) -> FloatArray:
+    return np.asarray((1.0 - _PRIOR_WEIGHT) * np.asarray(raw, dtype=np.float64) + 0.5 * _PRIOR_WEIGHT)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,18 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from sarc_ray.errors import EvaluationError
 from sarc_ray.stage2.algorithms import ALGORITHMS, Float, Params, fit
+from sarc_ray.stage2.calibration import METHODS, Method
+from sarc_ray.stage2.thresholds import RULES, Rule
 from sarc_ray.stats.discrimination import auroc, confusion_at, f1, youden_threshold
 
 Labels = npt.NDArray[np.int64]
 _EVENTS_PER_FOLD = 2
+_MOST_OF_AIMS = {
+    "threshold_sensitivity": 1.0,
+    "threshold_specificity": 1.0,
+    "threshold_alerts_per_10000": 10_000.0,
+    "threshold_cost_ratio": 1e6,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +43,12 @@ class Stage2Config:
             than algorithms times this stand idle, fewer rounds learn less from each other.
         n_splits: folds of one repeat.
         n_repeats: repeats, each with folds of its own.
-        calibration: how raw scores become probabilities.
-        threshold: how the threshold in force is chosen on out-of-fold scores.
+        calibration: how raw scores become probabilities; in force only where it improves Brier and ICI out of fold.
+        threshold: the rule whose threshold is in force; the bundle holds those of all rules.
+        threshold_sensitivity: the least sensitivity, of rule ``sensitivity``.
+        threshold_specificity: the least specificity, of rule ``specificity``.
+        threshold_alerts_per_10000: the most flagged of 10,000 rows, of rule ``alerts_per_10000``.
+        threshold_cost_ratio: what a missed patient costs where a false alarm costs 1, of rule ``cost_ratio``.
     """
 
     algorithms: tuple[str, ...]
@@ -44,8 +56,12 @@ class Stage2Config:
     trials_per_round: int
     n_splits: int
     n_repeats: int
-    calibration: Literal["sigmoid"]
-    threshold: Literal["youden"]
+    calibration: Method
+    threshold: Rule
+    threshold_sensitivity: float
+    threshold_specificity: float
+    threshold_alerts_per_10000: float
+    threshold_cost_ratio: float
 
     def __post_init__(self) -> None:
         if not self.algorithms or len(set(self.algorithms)) < len(self.algorithms):
@@ -56,9 +72,24 @@ class Stage2Config:
         for field, least in (("trials_per_algorithm", 1), ("trials_per_round", 1), ("n_splits", 2), ("n_repeats", 1)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field}: found {getattr(self, field)}, allowed: {least} or more")
-        for field, only in (("calibration", "sigmoid"), ("threshold", "youden")):
-            if getattr(self, field) != only:
-                raise ValueError(f"{field}: found {getattr(self, field)!r}, allowed: {only}")
+        for field, allowed in (("calibration", METHODS), ("threshold", RULES)):
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{field}: found {getattr(self, field)!r}, allowed: {', '.join(allowed)}")
+        for field, most in _MOST_OF_AIMS.items():
+            if not 0.0 < getattr(self, field) <= most:
+                raise ValueError(f"{field}: found {getattr(self, field)}, allowed: above 0, up to {most:g}")
+
+    @property
+    def aims(self) -> dict[Rule, float | None]:
+        """What each rule for a threshold is given; None for those that take nothing."""
+        return {
+            "youden": None,
+            "f1": None,
+            "sensitivity": self.threshold_sensitivity,
+            "specificity": self.threshold_specificity,
+            "alerts_per_10000": self.threshold_alerts_per_10000,
+            "cost_ratio": self.threshold_cost_ratio,
+        }
 
 
 @dataclass(frozen=True, slots=True)

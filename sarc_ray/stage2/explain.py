@@ -1,7 +1,7 @@
 """SHAP values of stage 2: what each feature adds to one patient's raw score.
 
-They explain the classifier before calibration. The sigmoid that follows is increasing, so signs and order are those of
-the score too, amounts are not.
+They explain the classifier before calibration. The map that follows, where one is in force, is increasing, so signs and
+order are those of the score too, amounts are not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sarc_ray.stage2.algorithms import Float
-from sarc_ray.stage2.calibration import Stage2Model
+from sarc_ray.stage2.model import Stage2Model
 from sarc_ray.stage2.portable import Forest, Linear
 
 

@@ -13,6 +13,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,13 @@ import skops.io
 
 from sarc_ray.errors import BundleError, SchemaVersionError
 from sarc_ray.stage2.algorithms import ALGORITHMS
-from sarc_ray.stage2.calibration import Sigmoid, Stage2Model
+from sarc_ray.stage2.calibration import MAPS, UNJUDGED, Calibration, CalibrationDecision, Sigmoid
+from sarc_ray.stage2.model import Stage2Model
 from sarc_ray.stage2.portable import FORMS
+from sarc_ray.stage2.thresholds import OperatingPoint, point_of_old
 
-SCHEMA_VERSION = 1
+# 1 knew a sigmoid that was always in force, and one threshold; it is still read.
+SCHEMA_VERSION = 2
 # (how skops is told to make it, type). JsonNode is text, numbers, booleans and None, read by json.loads.
 TRUSTED = frozenset(
     {
@@ -47,10 +51,10 @@ def to_bytes(model: Stage2Model) -> bytes:
         "algorithm": model.algorithm,
         "params": dict(model.params),
         "feature_names": list(model.feature_names),
-        "slope": model.sigmoid.slope,
-        "intercept": model.sigmoid.intercept,
-        "raw_threshold": model.raw_threshold,
-        "threshold": model.threshold,
+        "calibration": {"map": _map_name(model.calibration), **model.calibration.to_state()},
+        "decision": asdict(model.decision),
+        "thresholds": [asdict(point) for point in model.thresholds],
+        "in_force": model.in_force,
         "form": form,
         "fitted": model.fitted.to_state(),
     }
@@ -84,7 +88,8 @@ def from_bytes(data: bytes) -> Stage2Model:
 def content_hash(model: Stage2Model) -> str:
     """SHA-256 (hexadecimal) of what decides the scores: the same for two archives of one model.
 
-    Hyper-parameters are left out: the fitted trees or coefficients already say what they led to.
+    Hyper-parameters are left out: the fitted trees or coefficients already say what they led to. So are thresholds that
+    are not in force.
     """
     digest = hashlib.sha256()
     for key, value in _canonical(model):
@@ -96,8 +101,10 @@ def content_hash(model: Stage2Model) -> str:
 def _canonical(model: Stage2Model) -> Iterator[tuple[str, bytes]]:
     yield "algorithm", model.algorithm.encode()
     yield "feature_names", json.dumps(list(model.feature_names)).encode()
-    numbers = (model.sigmoid.slope, model.sigmoid.intercept, model.raw_threshold, model.threshold)
-    yield "numbers", np.asarray(numbers, dtype="<f8").tobytes()
+    if not isinstance(model.calibration, Sigmoid):  # unsaid of a sigmoid: models of schema version 1 keep their hash
+        yield "calibration", _map_name(model.calibration).encode()
+    numbers = [np.ravel(value) for value in model.calibration.to_state().values()]
+    yield "numbers", np.concatenate([*numbers, [model.raw_threshold, model.threshold]]).astype("<f8").tobytes()
     for key, value in sorted(model.fitted.to_state().items()):
         if isinstance(value, np.ndarray):
             little_endian = value.astype(value.dtype.newbyteorder("<"))
@@ -109,9 +116,6 @@ def _canonical(model: Stage2Model) -> Iterator[tuple[str, bytes]]:
 def _model(state: Mapping[str, Any]) -> Stage2Model:
     if state["form"] not in FORMS or state["algorithm"] not in ALGORITHMS:
         raise BundleError(f"stage2/model.skops: unknown model {state['algorithm']!r} as {state['form']!r}; {_REFUSED}")
-    numbers = [float(state[key]) for key in ("slope", "intercept", "raw_threshold", "threshold")]
-    if not np.isfinite(numbers).all():
-        raise BundleError(f"stage2/model.skops: calibration or threshold is not finite: {numbers}; {_REFUSED}")
     fitted = FORMS[state["form"]](**state["fitted"])
     names = tuple(str(name) for name in state["feature_names"])
     if fitted.n_features != len(names):
@@ -123,10 +127,28 @@ def _model(state: Mapping[str, Any]) -> Stage2Model:
         params=state["params"],
         feature_names=names,
         fitted=fitted,
-        sigmoid=Sigmoid(numbers[0], numbers[1]),
-        raw_threshold=numbers[2],
-        threshold=numbers[3],
+        **(_calibrated(state) if state["schema_version"] > 1 else _calibrated_as_1(state)),
     )
+
+
+def _calibrated(state: Mapping[str, Any]) -> dict[str, Any]:
+    values = dict(state["calibration"])
+    return {
+        "calibration": MAPS[values.pop("map")](**values),
+        "decision": CalibrationDecision(**state["decision"]),
+        "thresholds": tuple(OperatingPoint(**point) for point in state["thresholds"]),
+        "in_force": state["in_force"],
+    }
+
+
+def _calibrated_as_1(state: Mapping[str, Any]) -> dict[str, Any]:
+    point = point_of_old(float(state["raw_threshold"]), float(state["threshold"]))
+    sigmoid = Sigmoid(float(state["slope"]), float(state["intercept"]))
+    return {"calibration": sigmoid, "decision": UNJUDGED, "thresholds": (point,), "in_force": point.rule}
+
+
+def _map_name(calibration: Calibration) -> str:
+    return next(name for name, cls in MAPS.items() if isinstance(calibration, cls))
 
 
 def _check_archive(data: bytes) -> None:

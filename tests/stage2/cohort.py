@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sarc_ray.stage2.calibration import Stage2Model, fit_final
-from sarc_ray.stage2.cross_validation import make_folds
+from sarc_ray.config import from_mapping, load_preset
+from sarc_ray.stage2.cross_validation import Stage2Config, make_folds
 from sarc_ray.stage2.features import build_features
+from sarc_ray.stage2.model import Stage2Model, fit_final
 
 CLINICAL = ("age_years", "sex", "bmi_kg_m2")
 TARGETS = ("alm_kg", "hgs_kg", "crt_s")
+CONFIG: Stage2Config = from_mapping(Stage2Config, load_preset("paper")["stage2"])
 # One cheap set of hyper-parameters per algorithm.
 CHEAP: dict[str, dict[str, Any]] = {
     "random_forest": {
@@ -77,8 +79,10 @@ def draw(n: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     return build_features(frame, CLINICAL, TARGETS), y_N
 
 
-def fitted_model(name: str, *, n: int = 240, seed: int = 1) -> tuple[Stage2Model, pd.DataFrame, np.ndarray]:
+def fitted_model(
+    name: str, *, n: int = 240, seed: int = 1, config: Stage2Config = CONFIG
+) -> tuple[Stage2Model, pd.DataFrame, np.ndarray]:
     """A small final model of one algorithm with its training table."""
     X, y_N = draw(n, seed)
     folds = make_folds(y_N, np.arange(n), n_splits=3, n_repeats=1, seed=2)
-    return fit_final(name, CHEAP[name], X, y_N, folds, seed=3, n_jobs=1), X, y_N
+    return fit_final(name, CHEAP[name], X, y_N, folds, config=config, seed=3, n_jobs=1), X, y_N

@@ -16,6 +16,10 @@ CONFIG = Stage2Config(
     n_repeats=5,
     calibration="sigmoid",
     threshold="youden",
+    threshold_sensitivity=0.9,
+    threshold_specificity=0.9,
+    threshold_alerts_per_10000=1000.0,
+    threshold_cost_ratio=5.0,
 )
 
 
@@ -27,7 +31,12 @@ CONFIG = Stage2Config(
         ({"algorithms": ("svm",)}, "'svm' is not known"),
         ({"trials_per_algorithm": 0}, "trials_per_algorithm: found 0"),
         ({"n_splits": 1}, "n_splits: found 1, allowed: 2 or more"),
-        ({"threshold": "f1"}, "threshold: found 'f1'"),
+        ({"threshold": "kappa"}, "threshold: found 'kappa', allowed: youden, f1, sensitivity, specificity"),
+        ({"calibration": "platt"}, "calibration: found 'platt', allowed: sigmoid, isotonic, beta, none"),
+        ({"threshold_sensitivity": 1.1}, "threshold_sensitivity: found 1.1, allowed: above 0, up to 1"),
+        ({"threshold_specificity": 0.0}, "threshold_specificity: found 0.0"),
+        ({"threshold_alerts_per_10000": float("nan")}, "threshold_alerts_per_10000: found nan"),
+        ({"threshold_cost_ratio": -1.0}, "threshold_cost_ratio: found -1.0"),
     ],
 )
 def test_config_names_field_value_and_what_is_allowed(change, message):

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sarc_ray.errors import BundleError, SchemaVersionError
 from sarc_ray.stage2.algorithms import ALGORITHMS
-from sarc_ray.stage2.calibration import Sigmoid
+from sarc_ray.stage2.calibration import UNJUDGED, Beta, Isotonic, Sigmoid, Unchanged
 from sarc_ray.stage2.persist import TRUSTED, content_hash, from_bytes, to_bytes
 from tests.stage2.cohort import fitted_model
 
@@ -23,19 +23,95 @@ def test_round_trip(name):
     for before, after in zip(model.predict(X), again.predict(X), strict=True):
         np.testing.assert_array_equal(before, after)
     assert (again.threshold, again.params, again.feature_names) == (model.threshold, model.params, model.feature_names)
+    assert again.stated() == model.stated()
+    assert (again.thresholds, again.decision, again.in_force) == (model.thresholds, model.decision, model.in_force)
     assert content_hash(again) == content_hash(model)
     assert content_hash(from_bytes(to_bytes(again))) == content_hash(model)
+
+
+ISOTONIC = Isotonic(np.array([0.1, 0.4, 0.8]), np.array([0.05, 0.05, 0.7]))
+
+
+@pytest.mark.parametrize("calibration", [Unchanged(), Sigmoid(1.5, -0.3), Beta(0.4, 1.7, 0.2), ISOTONIC])
+def test_every_calibration_comes_back(calibration):
+    model = dataclasses.replace(fitted_model("logistic_regression")[0], calibration=calibration)
+    again = from_bytes(to_bytes(model))
+    raw_N = np.linspace(0.0, 1.0, 101)
+    assert type(again.calibration) is type(calibration)
+    np.testing.assert_array_equal(again.calibration.apply(raw_N), calibration.apply(raw_N))
+    assert content_hash(again) == content_hash(model)
+
+
+def _as_version_1(model) -> bytes:
+    """The archive as it was before calibration was judged, and with one threshold."""
+    state = {
+        "schema_version": 1,
+        "algorithm": model.algorithm,
+        "params": dict(model.params),
+        "feature_names": list(model.feature_names),
+        "slope": 1.2,
+        "intercept": -0.4,
+        "raw_threshold": model.raw_threshold,
+        "threshold": model.threshold,
+        "form": "linear",
+        "fitted": model.fitted.to_state(),
+    }
+    return skops.io.dumps(state)
+
+
+def test_archives_of_the_version_before_are_read():
+    model, X, _ = fitted_model("logistic_regression")
+    old = from_bytes(_as_version_1(model))
+    assert old.calibration == Sigmoid(1.2, -0.4)
+    assert (old.threshold, old.raw_threshold, old.in_force) == (model.threshold, model.raw_threshold, "youden")
+    assert old.decision == UNJUDGED
+    np.testing.assert_array_equal(old.predict(X)[0], model.predict(X)[0])
+    rewritten = from_bytes(to_bytes(old))
+    assert content_hash(rewritten) == content_hash(old)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"calibration": Sigmoid(1.0, 0.0), "slope": "Infinity"}, "is not finite"),
+        ({"calibration": Beta(1.0, 1.0, 0.0), "a": "-1.0"}, "no increasing map"),
+        ({"calibration": Sigmoid(1.0, 0.0), "map": '"linear"'}, "cannot be read"),
+    ],
+)
+def test_an_altered_calibration_is_refused(change, message):
+    model = dataclasses.replace(fitted_model("logistic_regression")[0], calibration=change.pop("calibration"))
+    ((key, value),) = change.items()
+
+    def alter(schema):
+        schema["content"]["calibration"]["content"][key]["content"] = value
+
+    with pytest.raises(BundleError, match=message):
+        from_bytes(_rewrite(to_bytes(model), alter))
+
+
+def test_a_threshold_in_force_that_is_not_there_is_refused(archive):
+    def alter(schema):
+        schema["content"]["in_force"]["content"] = '"kappa"'
+
+    with pytest.raises(BundleError, match="'kappa', which is in force, among them"):
+        from_bytes(_rewrite(archive, alter))
 
 
 def test_hash_is_of_the_content_not_of_the_archive():
     model, _, _ = fitted_model("random_forest")
     same, _, _ = fitted_model("random_forest")
     assert content_hash(same) == content_hash(model)
+    unjudged = dataclasses.replace(model, decision=UNJUDGED, thresholds=(model.point,))
+    assert content_hash(unjudged) == content_hash(model)  # neither decides a score
+    point = model.point
     share = model.fitted.share.copy()
     share[-1] = 1.0 - share[-1]
     for change in (
-        {"threshold": np.nextafter(model.threshold, 1.0)},
-        {"sigmoid": Sigmoid(model.sigmoid.slope, 0.0)},
+        {"thresholds": (dataclasses.replace(point, threshold=float(np.nextafter(point.threshold, 1.0))),)},
+        {"in_force": "specificity"},
+        {"calibration": Sigmoid(2.0, 0.0)},
+        {"calibration": Beta(1.0, 1.0, 0.0)},
+        {"calibration": ISOTONIC},
         {"feature_names": model.feature_names[::-1]},
         {"fitted": dataclasses.replace(model.fitted, share=share)},
     ):
@@ -120,9 +196,9 @@ def test_damage_is_refused_and_a_newer_schema_is_named(archive):
         from_bytes(archive[: len(archive) // 2])
 
     def newer(schema):
-        schema["content"]["schema_version"]["content"] = "2"
+        schema["content"]["schema_version"]["content"] = "3"
 
-    with pytest.raises(SchemaVersionError, match="schema version 2, this release reads up to 1"):
+    with pytest.raises(SchemaVersionError, match="schema version 3, this release reads up to 2"):
         from_bytes(_rewrite(archive, newer))
 
     def nameless(schema):
