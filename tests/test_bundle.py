@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from sarc_ray.bundle import (
 )
 from sarc_ray.errors import BundleError, EvaluationError, SchemaVersionError
 from sarc_ray.stage2.model import Stage2Model
+from sarc_ray.stage2.persist import from_bytes
 from sarc_ray.stage2.thresholds import RULES
 from tests.bundle_factory import SPEC, TARGETS, make_members, make_ood, make_pictures, make_stage2
 
@@ -219,16 +221,29 @@ def test_hashes_that_were_changed_with_the_file_do_not_help(uri, members, stage2
         verify_bundle(uri)
 
 
-def test_bundles_of_the_schema_before_keep_their_id_and_say_what_they_know():
-    """The golden bundle was written before calibration was judged, with one threshold."""
-    manifest = verify_bundle(str(GOLDEN / "model"))
-    assert manifest.schema_version == 2
-    assert manifest.model_id == storage.read_json(str(GOLDEN / "model" / "bundle.json"))["model_id"]
+def test_bundles_of_the_schema_before_keep_their_id_and_say_what_they_know(tmp_path, members, stage2):
+    """Version 2 had a sigmoid that was always in force, and one threshold."""
+    old = (GOLDEN.parent / "stage2_schema_1.skops").read_bytes()
+    uri = _write(str(tmp_path / "bundle"), members, from_bytes(old))
+    written = verify_bundle(uri)
+    storage.write_bytes(f"{uri}/stage2/model.skops", old)
+
+    def as_2(value):
+        del value["calibration"], value["thresholds"]
+        value["schema_version"] = 2
+        value["files"]["stage2/model.skops"] = hashlib.sha256(old).hexdigest()
+
+    _edit(uri, as_2)
+    manifest = verify_bundle(uri)
+    assert (manifest.schema_version, manifest.model_id) == (2, written.model_id)
     assert manifest.calibration["kept"]
     assert "not judged" in manifest.calibration["why"]
     (point,) = manifest.thresholds
     assert (point["rule"], point["in_force"], point["threshold"]) == ("youden", True, manifest.threshold)
     assert point["sensitivity"] is None
+    _edit(uri, lambda value: value.update(schema_version=3))
+    with pytest.raises(BundleError, match="thresholds: this key is missing"):
+        load_bundle(uri)
 
 
 def test_all_thresholds_are_in_the_bundle_and_one_is_in_force(tmp_path, members, stage2, uri):

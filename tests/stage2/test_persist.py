@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ def test_round_trip(name):
     assert content_hash(from_bytes(to_bytes(again))) == content_hash(model)
 
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 ISOTONIC = Isotonic(np.array([0.1, 0.4, 0.8]), np.array([0.05, 0.05, 0.7]))
 
 
@@ -57,6 +59,13 @@ def _as_version_1(model) -> bytes:
         "fitted": model.fitted.to_state(),
     }
     return skops.io.dumps(state)
+
+
+def test_an_archive_that_was_written_by_the_version_before_keeps_its_hash():
+    """tests/golden/stage2_schema_1.skops and its hash are of commit 7c5f4c0, by tests/golden/make_bundle.py."""
+    old = from_bytes((GOLDEN / "stage2_schema_1.skops").read_bytes())
+    assert old.decision == UNJUDGED
+    assert content_hash(old) == "c330de8b24474a5e2cdff1323e9a7ec6a0d6a3e059c7fddfe567c44deed44ad8"
 
 
 def test_archives_of_the_version_before_are_read():
