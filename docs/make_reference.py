@@ -67,7 +67,7 @@ SCORE_MEANINGS = {
     "<t>_uncertainty_pct": "100 sigma / mu with the epistemic part at ddof 1, at most 1000; the stage-2 feature",
     "ood_distance": "distance from the training pictures; about 1 is ordinary. Also where it was the reason to abstain",
     "raw_score": "probability of the outcome before calibration",
-    "score": "calibrated probability of the outcome",
+    "score": "probability of the outcome: the raw score after calibration, where the bundle has one in force",
     "flag": "score >= the bundle's threshold",
     "model_id": "of the bundle",
     "run_id": "name of the run and a hash of its configuration",
