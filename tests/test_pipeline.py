@@ -1,11 +1,13 @@
 """The whole pipeline on a small simulated cohort in S3, as the demo runs it, in this process."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from sarc_ray import intake, pipeline, stages, storage, tables
-from sarc_ray.bundle import load_bundle, require_preprocessing, verify_bundle
+from sarc_ray.bundle import load_bundle, read_manifest_of, require_preprocessing, verify_bundle
 from sarc_ray.distributed import train
 from sarc_ray.errors import (
     BundleError,
@@ -175,6 +177,29 @@ def test_another_recalibration_trains_no_member_anew(run, settings, monkeypatch)
         run.save_config()
     assert {one["why"] for one in facts["recalibration"].values()} == {"ensemble.recalibration: none"}
     pd.testing.assert_series_equal(after["alm_kg_mu"], before["alm_kg_mu"])
+
+
+def test_another_calibration_or_threshold_searches_nothing_anew(run, settings, tmp_path, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise AssertionError("a trial was run")
+
+    first, facts = read_manifest_of(run.path("bundle")), run.finished("tune")["facts"]
+    assert (first.calibration, facts["threshold_rule"]) == (facts["calibration"], "youden")
+    shutil.copytree(run.config.run.directory, tmp_path / "run")
+    changes = ["stage2.threshold=specificity", "stage2.calibration=none"]
+    other = load_run("demo", [*settings, *changes, f"run.directory={tmp_path}/run"])
+    assert stages.fingerprint(other, "tune") != stages.fingerprint(run, "tune")
+    more = load_run("demo", [*settings, "stage2.trials_per_algorithm=3"])
+    assert stages.fingerprint_of_search(more) != stages.fingerprint_of_search(run)
+    monkeypatch.setattr("sarc_ray.distributed.tune._run", fail)
+    facts = pipeline.tune(other)["facts"]
+    bundle = load_bundle(other.path("bundle"))
+    assert (bundle.stage2.in_force, facts["threshold_rule"]) == ("specificity", "specificity")
+    assert facts["threshold"] == bundle.manifest.threshold
+    assert bundle.manifest.calibration == facts["calibration"]
+    assert facts["calibration"]["why"] == "stage2.calibration: none"
+    assert facts["calibration"]["brier"] == first.calibration["brier"]
+    assert bundle.model_id != first.model_id
 
 
 def test_results_have_the_papers_metrics_with_the_ideal_beside_them(run):
