@@ -28,11 +28,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from sarc_ray import __version__, storage
-from sarc_ray.bundle_versions import SCHEMA_VERSION, as_present
 from sarc_ray.cohort.definitions import OutcomeConfig
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.config import from_mapping, to_mapping
-from sarc_ray.errors import BundleError, ConfigError, StorageError
+from sarc_ray.errors import BundleError, ConfigError, SchemaVersionError, StorageError
 from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.model_card import model_card
 
@@ -41,6 +40,8 @@ if TYPE_CHECKING:  # torch, scikit-learn and skops are imported only where a mod
     from sarc_ray.stage1.ood import OodReference
     from sarc_ray.stage2.model import Stage2Model
 
+# 3 = calibration that is judged, and thresholds of several rules. Lower ones were never released.
+SCHEMA_VERSION = 3
 MANIFEST = "bundle.json"
 CARD = "model_card.md"
 STAGE2 = "stage2/model.skops"
@@ -275,11 +276,12 @@ def read_manifest_of(uri: str) -> BundleManifest:
 
     Raises:
         BundleError: there is no bundle, or its ``bundle.json`` is not in order.
-        SchemaVersionError: written by a newer release, or by a development version before schema version 2.
+        SchemaVersionError: written by a newer release, or before the first one.
     """
     try:
         value = storage.read_json(storage.join(uri, MANIFEST))
-        manifest = from_mapping(BundleManifest, as_present(value, uri))
+        _check_version(value["schema_version"], uri)
+        manifest = from_mapping(BundleManifest, value)
     except StorageError as error:
         raise BundleError(f"{uri}: no bundle here, or one that was not written to its end ({error})") from error
     except (ConfigError, KeyError, TypeError) as error:
@@ -364,6 +366,14 @@ def require_preprocessing(spec: BundleSpec, given: PreprocessConfig) -> None:
             )
 
 
+def _check_version(found: int, uri: str) -> None:
+    if found != SCHEMA_VERSION:
+        remedy = "install a newer sarc-ray" if found > SCHEMA_VERSION else "write it anew (sarc-ray train and tune)"
+        raise SchemaVersionError(
+            f"{uri}: bundle of schema version {found}, this release reads {SCHEMA_VERSION} alone; {remedy}"
+        )
+
+
 def _names(spec: BundleSpec) -> list[str]:
     return [target.name for target in spec.targets]
 
@@ -410,11 +420,8 @@ def _load_members(uri: str, manifest: BundleManifest) -> list[list[LoadedMember]
 def _model_id(
     spec: BundleSpec, members: Sequence[Sequence[LoadedMember]], reference: OodReference, stage2_hash: str
 ) -> str:
-    content_spec = to_mapping(spec)
-    if not spec.preprocess.pixel_gate:  # absent means off: one model, one id
-        del content_spec["preprocess"]["pixel_gate"]
     content = {
-        "spec": content_spec,
+        "spec": to_mapping(spec),
         "members": [[member.content_hash for member in of_target] for of_target in members],
         "ood": reference.content_hash,
         "stage2": stage2_hash,

@@ -4,7 +4,7 @@ SarcRayError
 |-- ConfigError       a setting is wrong: which key, what was found, what is allowed
 |-- ManifestError     a manifest's column, unit or value is wrong
 |-- StorageError      an object or table could not be read or written
-|-- SchemaVersionError  a file was written by a newer version of this software
+|-- SchemaVersionError  a file was written by a newer version of this software, or by one too old
 |-- BundleError       a bundle is damaged, altered or of another kind
 |-- TrainingError     an ensemble member failed after all retries
 |   +-- ConstantMemberError  a training ended in a network that no longer looks at its pictures

@@ -87,7 +87,7 @@ def said_of_calibration(decision: Mapping[str, Any]) -> str:
         return f"No calibration was asked for{figures}: scores are raw scores"
     name = str(decision["method"]).capitalize()
     state = "in force" if decision["kept"] else "not in force, scores are raw scores"
-    if decision["brier"] is None or decision["brier_calibrated"] is None:
+    if decision["brier_calibrated"] is None:
         return f"{name} calibration is {state} ({decision['why']})"
     figures = ", ".join(
         f"{label} {decision[key]:.4f} without and {decision[f'{key}_calibrated']:.4f} with it"

@@ -21,7 +21,7 @@ ORDER = (
     ("stage1", "stage2", "judging"),
     ("evaluation",),
     ("report",),
-    ("bundle", "bundle_versions", "model_card"),
+    ("bundle", "model_card"),
     ("scoring",),
     ("distributed",),
     ("run",),

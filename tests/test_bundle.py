@@ -1,5 +1,4 @@
 import dataclasses
-import hashlib
 import json
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from sarc_ray.bundle import (
 )
 from sarc_ray.errors import BundleError, EvaluationError, SchemaVersionError
 from sarc_ray.stage2.model import Stage2Model
-from sarc_ray.stage2.persist import from_bytes
 from sarc_ray.stage2.thresholds import RULES
 from tests.bundle_factory import SPEC, TARGETS, make_members, make_ood, make_pictures, make_stage2
 
@@ -221,31 +219,6 @@ def test_hashes_that_were_changed_with_the_file_do_not_help(uri, members, stage2
         verify_bundle(uri)
 
 
-def test_bundles_of_the_schema_before_keep_their_id_and_say_what_they_know(tmp_path, members, stage2):
-    """Version 2 had a sigmoid that was always in force, and one threshold."""
-    old = (GOLDEN.parent / "stage2_schema_1.skops").read_bytes()
-    uri = _write(str(tmp_path / "bundle"), members, from_bytes(old))
-    written = verify_bundle(uri)
-    storage.write_bytes(f"{uri}/stage2/model.skops", old)
-
-    def as_2(value):
-        del value["calibration"], value["thresholds"]
-        value["schema_version"] = 2
-        value["files"]["stage2/model.skops"] = hashlib.sha256(old).hexdigest()
-
-    _edit(uri, as_2)
-    manifest = verify_bundle(uri)
-    assert (manifest.schema_version, manifest.model_id) == (2, written.model_id)
-    assert manifest.calibration["kept"]
-    assert "not judged" in manifest.calibration["why"]
-    (point,) = manifest.thresholds
-    assert (point["rule"], point["in_force"], point["threshold"]) == ("youden", True, manifest.threshold)
-    assert point["sensitivity"] is None
-    _edit(uri, lambda value: value.update(schema_version=3))
-    with pytest.raises(BundleError, match="thresholds: this key is missing"):
-        load_bundle(uri)
-
-
 def test_all_thresholds_are_in_the_bundle_and_one_is_in_force(tmp_path, members, stage2, uri):
     manifest = read_manifest_of(uri)
     assert [point["rule"] for point in manifest.thresholds] == list(RULES)
@@ -304,17 +277,31 @@ def test_a_manifest_cannot_name_other_files(uri, path):
         load_bundle(uri)
 
 
-def test_newer_damaged_and_absent_manifests(uri, tmp_path):
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [
+        (1, r"write it anew \(sarc-ray train and tune\)"),
+        (2, r"write it anew \(sarc-ray train and tune\)"),
+        (4, "install a newer sarc-ray"),
+    ],
+)
+def test_bundles_of_other_schema_versions_are_refused(uri, version, remedy):
+    _edit(uri, lambda value: value.update(schema_version=version, unknown=1))  # before any key is looked at
+    with pytest.raises(SchemaVersionError, match=f"schema version {version}, this release reads 3 alone; {remedy}"):
+        read_manifest_of(uri)
+
+
+def test_every_setting_of_the_preprocessing_is_stated(uri):
+    _edit(uri, lambda value: value["spec"]["preprocess"].pop("pixel_gate"))
+    with pytest.raises(BundleError, match=r"pixel_gate: this key is missing"):
+        load_bundle(uri)
+
+
+def test_damaged_and_absent_manifests(uri, tmp_path):
     with pytest.raises(BundleError, match="no bundle here"):
         verify_bundle(str(tmp_path / "nothing"))
     _edit(uri, lambda value: value.update(unknown=1))
     with pytest.raises(BundleError, match="unknown: unknown key"):
-        load_bundle(uri)
-    _edit(uri, lambda value: value.update(schema_version=4))
-    with pytest.raises(SchemaVersionError, match="schema version 4, this release reads up to 3"):
-        load_bundle(uri)
-    _edit(uri, lambda value: value.update(schema_version=1))
-    with pytest.raises(SchemaVersionError, match=r"schema version 1, this release reads 2 to 3; .* write it anew"):
         load_bundle(uri)
     storage.write_text(storage.join(uri, "bundle.json"), "{}")
     with pytest.raises(BundleError, match=r"bundle\.json is damaged"):
@@ -469,13 +456,6 @@ def test_spec_names_what_is_wrong(change, message):
         dataclasses.replace(SPEC, **change)
 
 
-def test_a_bundle_that_does_not_speak_of_the_gate_of_pixels_scores_without_one(uri):
-    assert not SPEC.preprocess.pixel_gate
-    written = verify_bundle(uri)
-    _edit(uri, lambda value: value["spec"]["preprocess"].pop("pixel_gate"))
-    assert verify_bundle(uri) == written
-
-
 def test_the_gate_of_pixels_is_part_of_the_model(tmp_path, members, stage2, uri):
     gated = dataclasses.replace(SPEC, preprocess=dataclasses.replace(SPEC.preprocess, pixel_gate=True))
     other = _write(str(tmp_path / "gated"), members, stage2, spec=gated)
@@ -491,7 +471,7 @@ def test_importing_and_reading_a_manifest_needs_no_torch():
     code = f"""
 import sys
 from sarc_ray.bundle import read_manifest_of
-assert read_manifest_of({str(GOLDEN / "model")!r}).schema_version == 2
+assert read_manifest_of({str(GOLDEN / "model")!r}).schema_version == 3
 assert not {{"torch", "ray", "sklearn", "skops"}} & set(sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

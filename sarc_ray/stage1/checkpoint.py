@@ -22,7 +22,8 @@ from sarc_ray.stage1.folding import fold_batch_norm
 from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, empty_network
 from sarc_ray.stage1.scale import TargetScale
 
-SCHEMA_VERSION = 1
+# 2 = leaky rectifiers in the dense layers; the same weights of version 1 would predict something else.
+SCHEMA_VERSION = 2
 # One entry only: safetensors does not keep several in order, and the same member should give the same bytes.
 _ENTRY = "sarc_ray_member"
 _HEADER_LENGTH_BYTES = 8
@@ -69,7 +70,7 @@ def trained_from_bytes(data: bytes) -> TrainedMember:
     """Read a member file back, history included.
 
     Raises:
-        SchemaVersionError: written by a newer release.
+        SchemaVersionError: written by a newer release, or before the first one.
         BundleError: no member file, or damaged.
     """
     facts = _read_facts(data)
@@ -150,6 +151,11 @@ def _read_facts(data: bytes) -> dict[str, Any]:
     if version > SCHEMA_VERSION:
         raise SchemaVersionError(
             f"member file: schema version {version}, this release knows up to {SCHEMA_VERSION}; install a newer release"
+        )
+    if version < SCHEMA_VERSION:
+        raise SchemaVersionError(
+            f"member file: schema version {version}, this release reads {SCHEMA_VERSION} alone; versions before the "
+            "first release are not kept: train again, in a new folder"
         )
     return facts
 

@@ -141,22 +141,10 @@ class CalibrationDecision:
     method: str
     kept: bool
     why: str
-    brier: float | None
+    brier: float
     brier_calibrated: float | None
-    ici: float | None
+    ici: float
     ici_calibrated: float | None
-
-
-# Of bundles that were written before calibration was judged.
-UNJUDGED = CalibrationDecision(
-    method="sigmoid",
-    kept=True,
-    why="not judged: written when calibration was always in force",
-    brier=None,
-    brier_calibrated=None,
-    ici=None,
-    ici_calibrated=None,
-)
 
 
 def calibrate(

@@ -21,12 +21,12 @@ import skops.io
 
 from sarc_ray.errors import BundleError, SchemaVersionError
 from sarc_ray.stage2.algorithms import ALGORITHMS
-from sarc_ray.stage2.calibration import MAPS, UNJUDGED, Calibration, CalibrationDecision, Sigmoid
+from sarc_ray.stage2.calibration import MAPS, Calibration, CalibrationDecision
 from sarc_ray.stage2.model import Stage2Model
 from sarc_ray.stage2.portable import FORMS
-from sarc_ray.stage2.thresholds import OperatingPoint, point_of_old
+from sarc_ray.stage2.thresholds import OperatingPoint
 
-# 1 knew a sigmoid that was always in force, and one threshold; it is still read.
+# 2 = calibration that is judged, and several thresholds. 1 was never released.
 SCHEMA_VERSION = 2
 # (how skops is told to make it, type). JsonNode is text, numbers, booleans and None, read by json.loads.
 TRUSTED = frozenset(
@@ -66,16 +66,12 @@ def from_bytes(data: bytes) -> Stage2Model:
 
     Raises:
         BundleError: not a skops archive, an object of another type, or numbers that no model can have.
-        SchemaVersionError: written by a newer release.
+        SchemaVersionError: written by a newer release, or before the first one.
     """
     _check_archive(data)
     try:
         state = skops.io.loads(data, trusted=[])
-        if state["schema_version"] > SCHEMA_VERSION:
-            raise SchemaVersionError(
-                f"stage2/model.skops: schema version {state['schema_version']}, this release reads up to "
-                f"{SCHEMA_VERSION}; install a newer sarc-ray"
-            )
+        _check_version(state["schema_version"])
         return _model(state)
     except (BundleError, SchemaVersionError):
         raise
@@ -101,8 +97,7 @@ def content_hash(model: Stage2Model) -> str:
 def _canonical(model: Stage2Model) -> Iterator[tuple[str, bytes]]:
     yield "algorithm", model.algorithm.encode()
     yield "feature_names", json.dumps(list(model.feature_names)).encode()
-    if not isinstance(model.calibration, Sigmoid):  # unsaid of a sigmoid: models of schema version 1 keep their hash
-        yield "calibration", _map_name(model.calibration).encode()
+    yield "calibration", _map_name(model.calibration).encode()
     numbers = [np.ravel(value) for value in model.calibration.to_state().values()]
     yield "numbers", np.concatenate([*numbers, [model.raw_threshold, model.threshold]]).astype("<f8").tobytes()
     for key, value in sorted(model.fitted.to_state().items()):
@@ -111,6 +106,14 @@ def _canonical(model: Stage2Model) -> Iterator[tuple[str, bytes]]:
             yield key, f"{little_endian.dtype.str}{value.shape}".encode() + little_endian.tobytes()
         else:
             yield key, json.dumps(value).encode()
+
+
+def _check_version(found: int) -> None:
+    if found != SCHEMA_VERSION:
+        remedy = "install a newer sarc-ray" if found > SCHEMA_VERSION else "write the bundle anew (sarc-ray tune)"
+        raise SchemaVersionError(
+            f"stage2/model.skops: schema version {found}, this release reads {SCHEMA_VERSION} alone; {remedy}"
+        )
 
 
 def _model(state: Mapping[str, Any]) -> Stage2Model:
@@ -127,7 +130,7 @@ def _model(state: Mapping[str, Any]) -> Stage2Model:
         params=state["params"],
         feature_names=names,
         fitted=fitted,
-        **(_calibrated(state) if state["schema_version"] > 1 else _calibrated_as_1(state)),
+        **_calibrated(state),
     )
 
 
@@ -139,12 +142,6 @@ def _calibrated(state: Mapping[str, Any]) -> dict[str, Any]:
         "thresholds": tuple(OperatingPoint(**point) for point in state["thresholds"]),
         "in_force": state["in_force"],
     }
-
-
-def _calibrated_as_1(state: Mapping[str, Any]) -> dict[str, Any]:
-    point = point_of_old(float(state["raw_threshold"]), float(state["threshold"]))
-    sigmoid = Sigmoid(float(state["slope"]), float(state["intercept"]))
-    return {"calibration": sigmoid, "decision": UNJUDGED, "thresholds": (point,), "in_force": point.rule}
 
 
 def _map_name(calibration: Calibration) -> str:

@@ -169,17 +169,6 @@ def operating_points(
     return tuple(points)
 
 
-def point_of_old(raw_threshold: float, threshold: float) -> OperatingPoint:
-    """The one operating point of a bundle that was written before there were several."""
-    return OperatingPoint(
-        rule="youden",
-        aim=None,
-        raw_threshold=raw_threshold,
-        threshold=threshold,
-        **dict.fromkeys(("sensitivity", "specificity", "ppv", "npv", "f1", "alerts_per_10000")),
-    )
-
-
 def points_stated(points: Sequence[OperatingPoint], *, in_force: str) -> list[dict[str, Any]]:
     """What ``bundle.json`` says of the thresholds: in units of the score, and which one is in force."""
     stated = [{**asdict(point), "in_force": point.rule == in_force} for point in points]

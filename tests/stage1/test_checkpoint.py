@@ -65,15 +65,21 @@ def test_members_with_equal_convolutions_share_them(member):
     assert first.content_hash != second.content_hash
 
 
-def test_refuses_a_newer_schema(member):
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [(1, "reads 2 alone; .* train again"), (99, "knows up to 2; install a newer release")],
+)
+def test_refuses_other_schema_versions(member, version, remedy):
+    """Version 1 had other rectifiers between the same weights, so that it would load and predict something else."""
     data = member_to_bytes(member)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     facts = json.loads(header["__metadata__"]["sarc_ray_member"])
-    newer = safetensors.torch.save(
-        member.state, metadata={"sarc_ray_member": json.dumps(facts | {"schema_version": 99})}
+    assert facts["schema_version"] == 2
+    other = safetensors.torch.save(
+        member.state, metadata={"sarc_ray_member": json.dumps(facts | {"schema_version": version})}
     )
-    with pytest.raises(SchemaVersionError, match="version 99"):
-        member_from_bytes(newer)
+    with pytest.raises(SchemaVersionError, match=f"version {version}, this release {remedy}"):
+        member_from_bytes(other)
 
 
 def test_refuses_damaged_files(member):

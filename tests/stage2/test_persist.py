@@ -2,7 +2,6 @@ import dataclasses
 import io
 import json
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sarc_ray.errors import BundleError, SchemaVersionError
 from sarc_ray.stage2.algorithms import ALGORITHMS
-from sarc_ray.stage2.calibration import UNJUDGED, Beta, Isotonic, Sigmoid, Unchanged
+from sarc_ray.stage2.calibration import Beta, CalibrationDecision, Isotonic, Sigmoid, Unchanged
 from sarc_ray.stage2.persist import TRUSTED, content_hash, from_bytes, to_bytes
 from tests.stage2.cohort import fitted_model
 
@@ -30,7 +29,6 @@ def test_round_trip(name):
     assert content_hash(from_bytes(to_bytes(again))) == content_hash(model)
 
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 ISOTONIC = Isotonic(np.array([0.1, 0.4, 0.8]), np.array([0.05, 0.05, 0.7]))
 
 
@@ -42,41 +40,6 @@ def test_every_calibration_comes_back(calibration):
     assert type(again.calibration) is type(calibration)
     np.testing.assert_array_equal(again.calibration.apply(raw_N), calibration.apply(raw_N))
     assert content_hash(again) == content_hash(model)
-
-
-def _as_version_1(model) -> bytes:
-    """The archive as it was before calibration was judged, and with one threshold."""
-    state = {
-        "schema_version": 1,
-        "algorithm": model.algorithm,
-        "params": dict(model.params),
-        "feature_names": list(model.feature_names),
-        "slope": 1.2,
-        "intercept": -0.4,
-        "raw_threshold": model.raw_threshold,
-        "threshold": model.threshold,
-        "form": "linear",
-        "fitted": model.fitted.to_state(),
-    }
-    return skops.io.dumps(state)
-
-
-def test_an_archive_that_was_written_by_the_version_before_keeps_its_hash():
-    """tests/golden/stage2_schema_1.skops and its hash are of commit 7c5f4c0, by tests/golden/make_bundle.py."""
-    old = from_bytes((GOLDEN / "stage2_schema_1.skops").read_bytes())
-    assert old.decision == UNJUDGED
-    assert content_hash(old) == "c330de8b24474a5e2cdff1323e9a7ec6a0d6a3e059c7fddfe567c44deed44ad8"
-
-
-def test_archives_of_the_version_before_are_read():
-    model, X, _ = fitted_model("logistic_regression")
-    old = from_bytes(_as_version_1(model))
-    assert old.calibration == Sigmoid(1.2, -0.4)
-    assert (old.threshold, old.raw_threshold, old.in_force) == (model.threshold, model.raw_threshold, "youden")
-    assert old.decision == UNJUDGED
-    np.testing.assert_array_equal(old.predict(X)[0], model.predict(X)[0])
-    rewritten = from_bytes(to_bytes(old))
-    assert content_hash(rewritten) == content_hash(old)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +73,13 @@ def test_hash_is_of_the_content_not_of_the_archive():
     model, _, _ = fitted_model("random_forest")
     same, _, _ = fitted_model("random_forest")
     assert content_hash(same) == content_hash(model)
-    unjudged = dataclasses.replace(model, decision=UNJUDGED, thresholds=(model.point,))
-    assert content_hash(unjudged) == content_hash(model)  # neither decides a score
+    other = CalibrationDecision(
+        method="beta", kept=True, why="", brier=0.2, brier_calibrated=0.1, ici=0.2, ici_calibrated=0.1
+    )
+    assert other != model.decision
+    assert len(model.thresholds) > 1
+    said_otherwise = dataclasses.replace(model, decision=other, thresholds=(model.point,))
+    assert content_hash(said_otherwise) == content_hash(model)  # neither decides a score
     point = model.point
     share = model.fitted.share.copy()
     share[-1] = 1.0 - share[-1]
@@ -198,17 +166,20 @@ def test_a_pickled_array_is_refused(archive):
         from_bytes(sink.getvalue())
 
 
-def test_damage_is_refused_and_a_newer_schema_is_named(archive):
+@pytest.mark.parametrize(("version", "remedy"), [(1, "write the bundle anew"), (3, "install a newer sarc-ray")])
+def test_archives_of_other_schema_versions_are_refused(archive, version, remedy):
+    def alter(schema):
+        schema["content"]["schema_version"]["content"] = str(version)
+
+    with pytest.raises(SchemaVersionError, match=f"schema version {version}, this release reads 2 alone; {remedy}"):
+        from_bytes(_rewrite(archive, alter))
+
+
+def test_damage_is_refused(archive):
     with pytest.raises(BundleError, match="not a skops archive"):
         from_bytes(b"no archive")
     with pytest.raises(BundleError, match="stage2/model"):
         from_bytes(archive[: len(archive) // 2])
-
-    def newer(schema):
-        schema["content"]["schema_version"]["content"] = "3"
-
-    with pytest.raises(SchemaVersionError, match="schema version 3, this release reads up to 2"):
-        from_bytes(_rewrite(archive, newer))
 
     def nameless(schema):
         schema["content"]["feature_names"]["content"].pop()

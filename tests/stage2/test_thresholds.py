@@ -6,7 +6,7 @@ from scipy.special import expit
 from sklearn.metrics import f1_score
 
 from sarc_ray.stage2.calibration import Sigmoid, Unchanged
-from sarc_ray.stage2.thresholds import RULES, operating_points, point_of_old, points_stated
+from sarc_ray.stage2.thresholds import RULES, operating_points, points_stated
 from sarc_ray.stats.discrimination import youden_threshold
 
 AIMS = {
@@ -117,9 +117,11 @@ def test_what_is_stated_is_in_units_of_the_score_and_marked():
 
 
 def test_points_that_cannot_be_are_refused():
+    raw_RN, y_N = draw(100, 8)
+    point = operating_points(raw_RN, y_N, calibration=Unchanged(), aims=AIMS)[0]
     with pytest.raises(ValueError, match="is not finite"):
-        point_of_old(0.2, np.inf)
+        dataclasses.replace(point, threshold=np.inf)
     with pytest.raises(ValueError, match="rule: found 'kappa', allowed: youden"):
-        dataclasses.replace(point_of_old(0.2, 0.3), rule="kappa")
+        dataclasses.replace(point, rule="kappa")
     with pytest.raises(ValueError, match="label: one class is absent"):
         operating_points([0.1, 0.2], [1, 1], calibration=Unchanged(), aims=AIMS)
