@@ -362,6 +362,11 @@ def _run_stage(run: Run, title: str, verb: Callable[[Run, Any], dict[str, Any]])
 
 
 def _short(value: Any) -> str:
+    """A fact for one line: counts in full, of a decision what was decided; the stage's record holds its reasons."""
     if isinstance(value, dict):
-        return " ".join(f"{name}={_short(item)}" for name, item in value.items())
+        decision = not any(isinstance(item, dict) for item in value.values()) and "kept" in value
+        shown = {name: item for name, item in value.items() if not decision or name in ("method", "scale", "kept")}
+        return " ".join(f"{name}={_short(item)}" for name, item in shown.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
