@@ -1,7 +1,7 @@
 """How much of what a picture tells an ensemble attains, and how far that varies from seed to seed.
 
 A small setting: each seed simulates patients of its own and trains an ensemble of three members per target on 500 of
-them; some 700 others are the test patients. Prints the table of docs/explanation/learning-goals.md as Markdown, in
+them; 975 others are the test patients. Prints the table of docs/explanation/learning-goals.md as Markdown, in
 about a quarter of an hour:
 
     python examples/seeds.py
