@@ -217,7 +217,13 @@ def test_results_have_the_papers_metrics_with_the_ideal_beside_them(run):
         ideal = results[(results["dataset"] == dataset) & (results["score"] == "ideal")]
         assert {"auroc", "ccc", "explained_variance", "nll", "coverage_90"} <= set(ideal["metric"])
     assert storage.exists(run.path("results", "table_one_test_internal.csv"))
-    assert storage.read_table(run.path("results", "headline.parquet"))["attained"].notna().all()
+    headline = storage.read_table(run.path("results", "headline.parquet"))
+    # Where a small test set is flagged whole, some figures do not exist; the results say why.
+    for row in headline[headline["attained"].isna()].to_dict("records"):
+        rows = results[(results["dataset"] == row["dataset"]) & (results["score"] == "score")]
+        rows = rows[(rows["metric"] == row["metric"]) & (rows["subgroup"] == "all") & (rows["comparator"] == "")]
+        assert (rows["na_reason"] != "").all()
+    assert headline.set_index("metric").loc[["auroc", "ccc", "brier"], "attained"].notna().all()
 
 
 def test_the_same_command_again_does_nothing_and_a_change_redoes_what_depends_on_it(run, settings):
@@ -284,7 +290,9 @@ def test_a_member_that_fails_is_waited_for_or_done_without(run, settings, tmp_pa
         return run_trainer(task, *args, **kwargs)
 
     monkeypatch.setattr(train, "_run_trainer", find_no_room)
-    own = [*settings, f"run.directory={tmp_path}", "ensemble.members=4", "fit.epochs=1"]
+    # Half of a small cohort has few patients with the outcome: two folds of it, not three.
+    few = ["ensemble.members=4", "fit.epochs=1", "stage2.n_splits=2"]
+    own = [*settings, f"run.directory={tmp_path}", *few]
     waiting = load_run("demo", own)
     pipeline.prepare(waiting)
     with pytest.raises(TrainingError, match=r"alm_kg 1 \(no room\); hgs_kg 1 .*run the same command again"):

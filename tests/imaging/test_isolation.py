@@ -299,10 +299,15 @@ def test_ctrl_c_ends_the_child_at_work(slow):
     """The pipes are in the middle of a message then, so the child cannot be kept."""
     read_images([GOOD], PAPER, READ_LIMITS)
     (pid,) = isolation.idle_pids()
+    # A suite that was started in the background of a shell ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     interrupt.start()
-    with pytest.raises(KeyboardInterrupt):
-        read_images([slow], PAPER, READ_LIMITS)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            read_images([slow], PAPER, READ_LIMITS)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert isolation.idle_pids() == []
     assert gone(pid)
 
