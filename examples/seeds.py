@@ -17,6 +17,7 @@ import argparse
 import cv2
 import numpy as np
 import pandas as pd
+from out_of_fold import spread
 from rich.console import Console
 from uncertainty import as_markdown, simulate, train
 
@@ -67,15 +68,7 @@ def one_seed(seed: int, *, patients: int, epochs: int) -> tuple[pd.DataFrame, in
     )
     test = split == "test"
     rows = [compare(members, images_NSS[test], frame[test], name) for name, members in ensembles.items()]
-    return pd.DataFrame(rows), int(test.sum())
-
-
-def spread(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Mean and standard deviation over seeds, as text."""
-    grouped = pd.concat(tables).groupby("target", sort=False)
-    mean, sd = grouped.mean(), grouped.std()
-    text = mean.map("{:.3f}".format) + " (" + sd.map("{:.3f}".format) + ")"
-    return text.reset_index()
+    return pd.DataFrame(rows).assign(seed=seed), int(test.sum())
 
 
 def main() -> None:
@@ -92,7 +85,7 @@ def main() -> None:
     ]
     counts = ", ".join(str(n) for _, n in found)
     console.print(f"{N_TRAIN} training, {N_TUNE} tuning, {counts} test patients; mean (SD) of {len(found)} seeds\n")
-    console.print(as_markdown(spread([table for table, _ in found]), 3), markup=False)
+    console.print(as_markdown(spread(pd.concat([table for table, _ in found]), ["target"]), 3), markup=False)
 
 
 if __name__ == "__main__":

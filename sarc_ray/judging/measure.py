@@ -27,9 +27,7 @@ from sarc_ray.imaging.preprocess import PreprocessConfig, process_image
 from sarc_ray.judging import sources
 from sarc_ray.judging.pictures import POSES, as_taken, in_pose
 from sarc_ray.judging.sources import Field
-from sarc_ray.simulate.anatomy import Signals
 from sarc_ray.simulate.detector import DEVICES, Header, to_dicom
-from sarc_ray.simulate.phantom import render
 
 SEED = 20231
 # Per kind of picture, where there is no end of them.
@@ -107,10 +105,7 @@ def phantoms() -> Row:
     rows = load_preset("demo")["simulate"]["size_px"]
     counts: Counter[Reason] = Counter()
     for index in range(_PHANTOMS_PER_DEVICE * len(DEVICES)):
-        device, rng = DEVICES[index % len(DEVICES)], np.random.default_rng([SEED, index])
-        alm, hgs, crt, breast, aorta = rng.standard_normal(5)
-        signals = Signals(alm=alm, hgs=hgs, crt=crt, haze=float(rng.random()), breast=breast, aorta=aorta)
-        gray_HW = render(signals, shape_HW=(rows, round(rows * device.aspect)), rng=rng).gray_HW
+        device, gray_HW = sources.phantom(index, seed=SEED, rows=rows)
         header = Header(
             patient_id="P",
             study_id="S",

@@ -21,7 +21,7 @@ from sarc_ray.imaging.preprocess import PreprocessConfig, process_image
 from sarc_ray.judging import strange
 from sarc_ray.judging.pictures import cropped, in_pose, torn
 from sarc_ray.simulate.anatomy import Signals
-from sarc_ray.simulate.detector import DEVICES
+from sarc_ray.simulate.detector import DEVICES, Device
 from sarc_ray.simulate.other_parts import Part, render_part
 from sarc_ray.simulate.phantom import render
 
@@ -71,17 +71,16 @@ def read_split(manifest_uri: str, split: str) -> Radiographs:
 
 def phantoms(n: int, *, seed: int, size_px: int = SIZE_PX, rows: int = 256) -> Field:
     """Frontal phantoms of the simulator's devices, as the demo draws them: float32, shape (n, S, S)."""
-    pictures = []
-    for index in range(n):
-        rng = np.random.default_rng([seed, index])
-        values = rng.standard_normal(5)
-        signals = Signals(
-            alm=values[0], hgs=values[1], crt=values[2], haze=float(rng.random()), breast=values[3], aorta=values[4]
-        )
-        device = DEVICES[index % len(DEVICES)]
-        gray_HW = render(signals, shape_HW=(rows, round(rows * device.aspect)), rng=rng).gray_HW
-        pictures.append(cv2.resize(gray_HW, (size_px, size_px), interpolation=cv2.INTER_AREA))
-    return np.stack(pictures)
+    drawn = (phantom(index, seed=seed, rows=rows)[1] for index in range(n))
+    return np.stack([cv2.resize(gray_HW, (size_px, size_px), interpolation=cv2.INTER_AREA) for gray_HW in drawn])
+
+
+def phantom(index: int, *, seed: int, rows: int) -> tuple[Device, Field]:
+    """One of them before it is resized, and its device; devices take turns by ``index``."""
+    device, rng = DEVICES[index % len(DEVICES)], np.random.default_rng([seed, index])
+    alm, hgs, crt, breast, aorta = rng.standard_normal(5)
+    signals = Signals(alm=alm, hgs=hgs, crt=crt, haze=float(rng.random()), breast=breast, aorta=aorta)
+    return device, render(signals, shape_HW=(rows, round(rows * device.aspect)), rng=rng).gray_HW
 
 
 def photographs() -> list[Field]:
