@@ -1,6 +1,6 @@
 """Read damaged files: each must end in exactly one outcome, and nothing but a child process may suffer.
 
-File number i is a file of tests/dicom_factory.py (small pictures, all transfer syntaxes), damaged in one of several
+File number i is a file of tests/dicom_references.py (small pictures, all transfer syntaxes), damaged in one of several
 ways by a generator seeded with (seed, i). Printed: outcomes by reason and by kind of damage, children that died, and
 the largest memory of this process and of a child. Files that ended in internal_error, decoder_crashed or
 decoder_timeout are written to --keep.
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for the factory of the tes
 from sarc_ray.errors import Reason
 from sarc_ray.imaging import isolation
 from sarc_ray.imaging.preprocess import PreprocessConfig
-from tests.dicom_factory import REFERENCES
+from tests.dicom_references import REFERENCES
 
 CONFIG = PreprocessConfig(size_px=64, clahe_clip_limit=2.0, clahe_tiles=8, pixel_gate=True)
 LIMITS = isolation.ReadLimits(seconds_per_image=10.0, mebibytes_per_image=256)

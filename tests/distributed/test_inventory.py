@@ -11,7 +11,7 @@ from sarc_ray import storage, tables
 from sarc_ray.cohort.schema import row_id
 from sarc_ray.distributed.inventory import read_all_heads
 from sarc_ray.imaging.heads import head_rows
-from tests.dicom_factory import REFERENCES
+from tests.dicom_references import REFERENCES
 from tests.engine import engine_config
 
 KEY = b"a-key-to-be-looked-for-0123456789"

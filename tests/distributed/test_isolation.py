@@ -13,7 +13,8 @@ from sarc_ray.distributed.prepare import prepare_images, read_limits
 from sarc_ray.imaging import isolation
 from sarc_ray.imaging.batch import prepare_rows
 from tests import bundle_factory
-from tests.dicom_factory import make_dicom, wide_voi
+from tests.dicom_factory import make_dicom
+from tests.dicom_hostile import wide_voi
 from tests.engine import engine_config
 
 PREPROCESS = bundle_factory.SPEC.preprocess

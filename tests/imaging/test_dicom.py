@@ -22,17 +22,9 @@ from sarc_ray.imaging.dicom import (
     read_header,
     read_radiograph,
 )
-from tests.dicom_factory import (
-    REFERENCES,
-    SECRET_ID,
-    SECRET_NAME,
-    PixelReference,
-    claims_gigabytes,
-    deflated_bomb,
-    lut_item,
-    make_dicom,
-    picture,
-)
+from tests.dicom_factory import SECRET_ID, SECRET_NAME, lut_item, make_dicom, picture
+from tests.dicom_hostile import claims_gigabytes, deflated_bomb
+from tests.dicom_references import REFERENCES, PixelReference
 
 SYNTAXES = Path(__file__).parents[2] / ".." / "shared" / "data" / "dicom-syntaxes"
 GATED = ("lateral", "computed_tomography", "hand", "dog", "blank", "one_bit")

@@ -21,8 +21,10 @@ from sarc_ray.errors import Reason
 from sarc_ray.imaging import heads
 from sarc_ray.imaging.heads import HEAD_BYTES, BytesWantedError, read_head, read_heads
 from sarc_ray.imaging.preprocess import PreprocessConfig, process_image
-from tests import dicom_factory
-from tests.dicom_factory import REFERENCES, bare_data_set, make_dicom, without_prefix
+from tests import dicom_factory, dicom_hostile
+from tests.dicom_factory import make_dicom
+from tests.dicom_hostile import bare_data_set, without_prefix
+from tests.dicom_references import REFERENCES
 
 KEY = b"0123456789abcdef"
 # The factory's pictures are no chests to the pixel gate, and no header tells what it will say.
@@ -219,6 +221,6 @@ def test_a_compressed_file_without_preamble_is_read_too():
 
 
 def test_a_bomb_without_preamble_is_not_inflated():
-    bomb = without_prefix(dicom_factory.deflated_bomb(32))
+    bomb = without_prefix(dicom_hostile.deflated_bomb(32))
     assert process_image(bomb, CONFIG).reason is Reason.NOT_DICOM
     assert read_whole(bomb).reason is Reason.NOT_DICOM

@@ -14,16 +14,9 @@ from sarc_ray.imaging.batch import prepare_rows
 from sarc_ray.imaging.dicom import MAX_OBJECT_BYTES
 from sarc_ray.imaging.isolation import ReadLimits, read_images
 from sarc_ray.imaging.preprocess import PreprocessConfig
-from tests.dicom_factory import (
-    REFERENCES,
-    deflated_bomb,
-    jpeg_of_many_scans,
-    long_texts,
-    make_dicom,
-    nested_sequences,
-    wide_voi,
-    zip_file,
-)
+from tests.dicom_factory import make_dicom
+from tests.dicom_hostile import deflated_bomb, jpeg_of_many_scans, long_texts, nested_sequences, wide_voi, zip_file
+from tests.dicom_references import REFERENCES
 from tests.engine import READ_LIMITS
 
 PLAIN = PreprocessConfig(size_px=64, clahe_clip_limit=0.0, clahe_tiles=8, pixel_gate=False)

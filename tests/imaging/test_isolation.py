@@ -19,7 +19,8 @@ from sarc_ray.errors import Reason, SarcRayError
 from sarc_ray.imaging import isolation
 from sarc_ray.imaging.isolation import ReadLimits, read_images
 from sarc_ray.imaging.preprocess import PreprocessConfig, process_image
-from tests.dicom_factory import REFERENCES, make_dicom, picture
+from tests.dicom_factory import make_dicom, picture
+from tests.dicom_references import REFERENCES
 from tests.engine import READ_LIMITS
 
 PAPER = PreprocessConfig(size_px=224, clahe_clip_limit=2.0, clahe_tiles=8, pixel_gate=False)

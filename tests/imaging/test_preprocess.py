@@ -12,7 +12,8 @@ from sarc_ray.imaging import preprocess as module
 from sarc_ray.imaging.dicom import read_radiograph
 from sarc_ray.imaging.preprocess import PreprocessConfig, preprocess, process_image, resize, window
 from sarc_ray.imaging.voi import VoiWindow
-from tests.dicom_factory import REFERENCES, SECRET_ID, SECRET_NAME, PixelReference, lut_item, make_dicom, picture
+from tests.dicom_factory import SECRET_ID, SECRET_NAME, lut_item, make_dicom, picture
+from tests.dicom_references import REFERENCES, PixelReference
 
 NIH = Path(__file__).parents[2] / ".." / "shared" / "data" / "nih-cxr" / "images"
 PAPER = PreprocessConfig(size_px=224, clahe_clip_limit=2.0, clahe_tiles=8, pixel_gate=True)

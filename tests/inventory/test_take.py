@@ -20,7 +20,7 @@ from sarc_ray.scoring_request import ScoringRequest, score_request
 from sarc_ray.scoring_request import load_run_for as load_scoring_run
 from sarc_ray.simulate.cohort import SimulateConfig
 from sarc_ray.simulate.writer import simulate
-from tests import dicom_factory
+from tests import dicom_factory, dicom_hostile
 from tests.dicom_factory import make_dicom
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle" / "model"
@@ -134,7 +134,7 @@ def odd_folder(tmp_path):
         ".DS_Store": b"\0\0\0\1Bud1",
         "empty.dcm": b"",
         "notes.txt": b"read me",
-        "archive.zip": dicom_factory.zip_file(),
+        "archive.zip": dicom_hostile.zip_file(),
         "named.dcm/inner [1].dcm": make_dicom(omit=("PatientID",)),
         "hand.dcm": make_dicom(BodyPartExamined="HAND"),
         "old.dcm": make_dicom(syntax=dicom_factory.PROGRESSIVE_JPEG_RETIRED, frames=[b"\xff\xd8"]),
