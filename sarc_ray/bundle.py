@@ -164,8 +164,6 @@ class Bundle:
             BundleError: pictures of another size than the bundle's preprocessing makes.
             EvaluationError: unequal numbers of rows, or a clinical feature that is absent or missing.
         """
-        from sarc_ray.stage2.features import build_features
-
         size = self.spec.preprocess.size_px
         if images_NSS.shape != (len(clinical), size, size):
             raise BundleError(
@@ -173,11 +171,14 @@ class Bundle:
                 f"of {size} x {size}, one per row"
             )
         frame = pd.DataFrame(self.predict(images_NSS, device=device, threads=threads), index=clinical.index)
-        X = build_features(
-            clinical.join(frame), self.spec.clinical_features, _names(self.spec), mu_only=_mu_only(self.spec)
-        )
-        raw_N, score_N = self.stage2.predict(X)
+        raw_N, score_N = self.stage2.predict(self.features(clinical.join(frame)))
         return frame.assign(raw_score=raw_N, score=score_N, flag=self.stage2.flag(score_N))
+
+    def features(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Stage 2's features of rows that hold clinical features and stage 1's predictions; missing ones stay NaN."""
+        from sarc_ray.stage2.features import build_features
+
+        return build_features(frame, self.spec.clinical_features, _names(self.spec), mu_only=_mu_only(self.spec))
 
     def predict(
         self, images_NSS: npt.NDArray[np.uint8], *, device: str = "auto", threads: int = 1

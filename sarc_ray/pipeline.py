@@ -242,7 +242,7 @@ def score_rows_with_bundle(
     if "study_id" in manifest:
         rows["study_key"] = pseudonyms(_texts(manifest["study_id"]), key=key, purpose="study")
     content = pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes().hex()
-    version = fingerprint_of([__version__, spec.model_id, content])
+    version = fingerprint_of([__version__, spec.model_id, content, run.config.score.reasons])
     with cluster.session(run.config.engine):
         return score_manifest(
             rows,
@@ -252,6 +252,7 @@ def score_rows_with_bundle(
             engine=run.config.engine,
             version=version,
             lineage={**_lineage(run, "score", version), "model_id": spec.model_id},
+            n_reasons=run.config.score.reasons,
             progress=_counted(tell, "radiographs"),
         )
 

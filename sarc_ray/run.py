@@ -77,9 +77,20 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreConfig:
-    """Where the secret for patient and study keys lies; the variable ``SARC_RAY_KEY`` comes first."""
+    """How scores are written.
+
+    Attributes:
+        key_file: file with the secret for patient and study keys; the variable ``SARC_RAY_KEY`` comes first.
+        reasons: how many of the features that move a patient's raw score most each row names, with their SHAP values
+            (3, say); 0 leaves these columns out.
+    """
 
     key_file: str | None
+    reasons: int
+
+    def __post_init__(self) -> None:
+        if self.reasons < 0:
+            raise ValueError(f"reasons: found {self.reasons}, allowed: 0 (none) or more, for example 3")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

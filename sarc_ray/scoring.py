@@ -6,6 +6,7 @@ N images, size S: pictures are uint8 of shape (N, S, S).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from sarc_ray.bundle import Bundle
 from sarc_ray.errors import REASONS, Outcome, Reason
 from sarc_ray.imaging.batch import stack_images
 from sarc_ray.imaging.gate import ADULT_AGE_YEARS, is_lateral
+
+if TYPE_CHECKING:  # imports scikit-learn
+    from sarc_ray.stage2.explain import TopReasons
 
 # Copied from the manifest; nothing else of it reaches the score table.
 CARRIED_COLUMNS = ("patient_key", "study_key", "site", "device")
@@ -35,7 +39,9 @@ _MISSING_REASONS = {
 TEXT_FEATURES = {"sex": ("F", "M"), "view": ("AP", "PA")}
 
 
-def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1) -> pa.Table:
+def score_rows(
+    batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1, top_reasons: TopReasons | None = None
+) -> pa.Table:
     """Score a batch of the image table.
 
     Args:
@@ -44,6 +50,7 @@ def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1
         bundle: the model.
         run_id: names the run in every row.
         threads: of the networks on a CPU.
+        top_reasons: gives the columns ``reason_1``, ``reason_1_shap``, ...; None leaves them out.
 
     Returns:
         One row per input row, in order, with the columns of :func:`score_schema`. A row that abstains as out of
@@ -64,7 +71,10 @@ def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1
     usable = (readable & (reasons == Reason.NONE)).to_numpy()
     if usable.any():
         images_NSS = stack_images(batch["image"].filter(pa.array(usable)), bundle.spec.preprocess.size_px)
-        scored = bundle.score(images_NSS, clinical[usable].reset_index(drop=True), threads=threads)
+        known = clinical[usable].reset_index(drop=True)
+        scored = bundle.score(images_NSS, known, threads=threads)
+        if top_reasons is not None:
+            scored = scored.join(top_reasons.of(bundle.features(known.join(scored))))
         strange_N = _out_of_distribution(scored, bundle.spec.ood_threshold)
         reasons[usable] = np.where(strange_N, Reason.OUT_OF_DISTRIBUTION, reasons[usable])
         for name in scored.columns:
@@ -78,12 +88,19 @@ def score_rows(batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1
     frame["retryable"] = [fact.retryable for fact in facts]
     frame["model_id"] = bundle.model_id
     frame["run_id"] = run_id
-    schema = score_schema(bundle.spec.clinical_features, [target.name for target in bundle.spec.targets])
+    targets = [target.name for target in bundle.spec.targets]
+    schema = score_schema(bundle.spec.clinical_features, targets, n_reasons=top_reasons.n if top_reasons else 0)
     return pa.Table.from_pandas(frame.reindex(columns=schema.names), schema=schema, preserve_index=False)
 
 
-def score_schema(clinical_features: Sequence[str], target_names: Sequence[str]) -> pa.Schema:
-    """Columns of the score table: plain scalars only, so that any reader of Parquet understands them."""
+def score_schema(clinical_features: Sequence[str], target_names: Sequence[str], *, n_reasons: int = 0) -> pa.Schema:
+    """Columns of the score table: plain scalars only, so that any reader of Parquet understands them.
+
+    Args:
+        clinical_features: of the bundle.
+        target_names: of the bundle.
+        n_reasons: how many of the largest contributions each row names.
+    """
     fields = [
         ("row_id", pa.int64()),
         ("patient_key", pa.string()),
@@ -108,6 +125,8 @@ def score_schema(clinical_features: Sequence[str], target_names: Sequence[str]) 
         ("score", pa.float64()),
         ("flag", pa.bool_()),
     ]
+    for rank in range(1, n_reasons + 1):
+        fields += [(f"reason_{rank}", pa.string()), (f"reason_{rank}_shap", pa.float64())]
     return pa.schema([*fields, ("model_id", pa.string()), ("run_id", pa.string())])
 
 

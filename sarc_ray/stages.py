@@ -29,9 +29,9 @@ def inputs_of(run: Run, stage: str) -> Any:
         settings = (config.ood, config.stage2, config.clinical_features, config.outcome)
         return [fingerprint(run, "train"), *settings, config.run.seed]
     if stage == "score-archive":
-        return [fingerprint(run, "tune"), _content(config.data.archive)]
+        return [fingerprint(run, "tune"), _content(config.data.archive), config.score.reasons]
     if stage.startswith("score-"):
-        return [fingerprint(run, "tune"), stage]
+        return [fingerprint(run, "tune"), stage, config.score.reasons]
     assert stage == "evaluate", stage
     scores = [fingerprint(run, f"score-{name}") for name in labelled_datasets(config)]
     return [scores, config.evaluation, config.targets, _content(config.data.truth), config.run.seed]

@@ -9,6 +9,7 @@ from sarc_ray.bundle import load_bundle, write_bundle
 from sarc_ray.errors import Reason
 from sarc_ray.imaging.batch import IMAGE_SCHEMA
 from sarc_ray.scoring import clinical_reasons, resolve_clinical, score_rows, score_schema
+from sarc_ray.stage2.explain import TopReasons, make_explainer, shap_values
 from tests.bundle_factory import SPEC, make_members, make_ood, make_pictures, make_stage2
 
 FEATURES = ("age_years", "sex", "bmi_kg_m2")
@@ -54,7 +55,7 @@ def test_why_a_row_abstains(row, reason):
 
 
 def test_the_score_table_has_plain_columns_only():
-    schema = score_schema(("age_years", "sex", "view"), ["alm_kg"])
+    schema = score_schema(("age_years", "sex", "view"), ["alm_kg"], n_reasons=2)
     assert len(schema.names) == len(set(schema.names))
     assert {str(kind) for kind in schema.types} <= {"int64", "string", "bool", "double"}
     assert not {"patient_id", "image_uri", "study_id"} & set(schema.names)
@@ -120,9 +121,36 @@ def test_a_picture_unlike_the_training_pictures_gets_its_distance_and_nothing_el
     pd.testing.assert_frame_equal(measures.loc[:2, made], refuses.loc[:2, made])
 
 
+def test_reasons_stand_in_scored_rows_alone_and_change_nothing_else(bundles):
+    rng = np.random.default_rng(4)
+    bundle = bundles["refuses"]
+    ordinary_NSS, clinical = make_pictures(6, rng=rng)
+    images_NSS = np.concatenate([ordinary_NSS[:3], rng.integers(0, 256, (2, 32, 32), dtype=np.uint8), ordinary_NSS[5:]])
+    clinical.loc[5, "bmi_kg_m2"] = np.nan
+    batch = image_rows(images_NSS, clinical)
+    top = TopReasons(make_explainer(bundle.stage2), 3)
+    plain = score_rows(batch, bundle, run_id="r")
+    table = score_rows(batch, bundle, run_id="r", top_reasons=top)
+    added = [f"reason_{k}{end}" for k in (1, 2, 3) for end in ("", "_shap")]
+    assert set(table.column_names) - set(plain.column_names) == set(added)
+    assert table.select(plain.column_names).equals(plain)
+    for name in added:
+        assert table[name].is_null().to_pylist() == [False] * 3 + [True] * 3
+    scored = table.to_pandas().iloc[:3]
+    explanation = shap_values(bundle.stage2, bundle.features(scored))
+    for row in range(3):
+        for k in (1, 2, 3):
+            value = explanation.values[row, explanation.feature_names.index(scored[f"reason_{k}"][row])]
+            assert value == scored[f"reason_{k}_shap"][row]
+        largest = np.sort(np.abs(explanation.values[row]))[::-1][:3]
+        np.testing.assert_array_equal(np.abs([scored[f"reason_{k}_shap"][row] for k in (1, 2, 3)]), largest)
+
+
 def test_a_batch_of_strange_pictures_alone(bundles):
     _, clinical = make_pictures(4, rng=np.random.default_rng(4))
     noise_NSS = np.random.default_rng(5).integers(0, 256, (4, 32, 32), dtype=np.uint8)
-    table = score_rows(image_rows(noise_NSS, clinical), bundles["refuses"], run_id="r")
+    top = TopReasons(make_explainer(bundles["refuses"].stage2), 2)
+    table = score_rows(image_rows(noise_NSS, clinical), bundles["refuses"], run_id="r", top_reasons=top)
     assert table["reason"].to_pylist() == ["out_of_distribution"] * 4
+    assert table["reason_1"].null_count == table["reason_2_shap"].null_count == 4
     assert table["flag"].null_count == table["score"].null_count == 4

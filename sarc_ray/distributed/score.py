@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -20,6 +20,9 @@ from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.scoring import score_rows
 from sarc_ray.tables import Pointer
 
+if TYPE_CHECKING:  # imports scikit-learn
+    from sarc_ray.stage2.explain import TopReasons
+
 
 def score_manifest(
     rows: pd.DataFrame,
@@ -30,6 +33,7 @@ def score_manifest(
     engine: EngineConfig,
     version: str,
     lineage: Mapping[str, Any],
+    n_reasons: int = 0,
     progress: Progress | None = None,
 ) -> Pointer:
     """Score every row of a manifest; each gets exactly one outcome row.
@@ -41,8 +45,9 @@ def score_manifest(
         bundle_uri: readable from every node.
         preprocess: the bundle's.
         engine: blocks, actors, and limits of reading.
-        version: names this table's content: changes with the bundle, the preprocessing and the rows.
+        version: names this table's content: changes with the bundle, the preprocessing, the rows and ``n_reasons``.
         lineage: stored with the table; ``run_id`` goes into every row.
+        n_reasons: how many of the largest contributions each row names; 0 leaves their columns out.
         progress: called with (rows written, rows in all).
     """
     carried = [name for name in rows.columns if name != "image_uri"]
@@ -67,6 +72,7 @@ def score_manifest(
                 "bundle_uri": bundle_uri,
                 "run_id": lineage["run_id"],
                 "threads": engine.scorer_threads,
+                "n_reasons": n_reasons,
             },
         )
 
@@ -91,12 +97,19 @@ def _prepare_batch(
 
 
 class _Scorer:
-    """Holds the verified bundle in memory for the life of an actor."""
+    """Holds the verified bundle, and the explainer where one is asked for, in memory for the life of an actor."""
 
-    def __init__(self, *, bundle_uri: str, run_id: str, threads: int) -> None:
+    def __init__(self, *, bundle_uri: str, run_id: str, threads: int, n_reasons: int) -> None:
         self._bundle = load_bundle(bundle_uri)
         self._run_id = run_id
         self._threads = threads
+        self._top_reasons: TopReasons | None = None
+        if n_reasons:
+            from sarc_ray.stage2.explain import TopReasons, make_explainer
+
+            self._top_reasons = TopReasons(make_explainer(self._bundle.stage2), n_reasons)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return score_rows(batch, self._bundle, run_id=self._run_id, threads=self._threads)
+        return score_rows(
+            batch, self._bundle, run_id=self._run_id, threads=self._threads, top_reasons=self._top_reasons
+        )

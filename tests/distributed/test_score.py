@@ -14,6 +14,7 @@ from sarc_ray.distributed.prepare import prepare_images
 from sarc_ray.distributed.score import score_manifest
 from sarc_ray.imaging.batch import prepare_rows
 from sarc_ray.scoring import score_rows
+from sarc_ray.stage2.explain import TopReasons, make_explainer
 from tests import bundle_factory, dicom_factory
 from tests.engine import READ_LIMITS, engine_config
 
@@ -70,7 +71,9 @@ def direct(rows, bundle_uri):
     batch = images
     for name in rows.columns.drop(["row_id", "image_uri"]):
         batch = batch.append_column(name, pa.array(rows[name], from_pandas=True))
-    table = score_rows(batch, load_bundle(bundle_uri), run_id="r").to_pandas()
+    bundle = load_bundle(bundle_uri)
+    top = TopReasons(make_explainer(bundle.stage2), 2)
+    table = score_rows(batch, bundle, run_id="r", top_reasons=top).to_pandas()
     return table.sort_values("row_id", ignore_index=True)
 
 
@@ -86,9 +89,11 @@ def test_distributed_equals_direct(ray_session, tmp_path, rows, bundle_uri, dire
         engine=engine_config(rows_per_block=rows_per_block),
         version="v1",
         lineage={"run_id": "r"},
+        n_reasons=2,
         progress=lambda done, total: seen.append((done, total)),
     )
     table = tables.read(uri)
+    assert table["reason_2"].notna().tolist() == (table["outcome"] == "scored").tolist()
     pd.testing.assert_frame_equal(table, direct[table.columns], check_exact=True)
     assert pointer.counts == {"scored": 20, "rejected": 14, "abstained": 6}
     assert sum(pointer.counts.values()) == len(rows) == pointer.n_rows
