@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from sarc_ray.cohort.definitions import DEFINITIONS, GUIDELINES, QUANTITIES, OutcomeConfig, outcome_columns
 from sarc_ray.cohort.schema import COLUMNS, REQUIRED_COLUMNS, TargetConfig
 from sarc_ray.config import PRESETS, load_preset
 from sarc_ray.errors import REASONS
@@ -40,7 +41,6 @@ KEY_MEANINGS = {
     "run.name": "name of the run; part of `run_id` in every table",
     "run.directory": "folder of the run's results, any fsspec URL",
     "run.seed": "seed of everything random: split, simulation, training, search, bootstrap",
-    "score.key_file": "file with the secret for patient and study keys; the variable `SARC_RAY_KEY` comes first",
     "targets": "what stage 1 predicts; see below",
     "clinical_features": "manifest columns that stage 2 uses beside the predictions; never a target",
 }
@@ -69,6 +69,8 @@ SCORE_MEANINGS = {
     "raw_score": "probability of the outcome before calibration",
     "score": "probability of the outcome: the raw score after calibration, where the bundle has one in force",
     "flag": "score >= the bundle's threshold",
+    "reason_<k>": "where asked for: the feature that moves this row's raw score most (k = 1), next to most (2), ...",
+    "reason_<k>_shap": "its SHAP value: what it adds to the raw score, up or down; see below",
     "model_id": "of the bundle",
     "run_id": "name of the run and a hash of its configuration",
 }
@@ -312,6 +314,32 @@ def manifest_table() -> str:
     return _table(("column", "a cell holds", "required", "meaning"), rows)
 
 
+def definition_table() -> str:
+    """Published definitions of the outcome: which low quantities meet it, and the manifest's columns that it needs."""
+    rows = []
+    for name, definition in DEFINITIONS.items():
+        groups = [[QUANTITIES[quantity].label for quantity in group] for group in definition.all_of]
+        met = " and ".join(f"({' or '.join(group)})" if len(group) > 1 else group[0] for group in groups)
+        columns = outcome_columns(OutcomeConfig(definition=name, column=None))  # type: ignore[arg-type]
+        needs = ", ".join(f"`{column}`" for column in columns)
+        title = GUIDELINES[definition.guideline].title
+        rows.append([f"`{name}`", f"{definition.outcome.replace('_', ' ')}, {title}", met, needs])
+    return _table(("`outcome.definition`", "outcome", "what must be low", "columns"), rows)
+
+
+def cutoff_table() -> str:
+    """Published cut-offs with their sources."""
+    rows = []
+    for guideline in GUIDELINES.values():
+        for cutoff in guideline.cutoffs:
+            quantity = QUANTITIES[cutoff.quantity]
+            method = f" by {cutoff.method.upper()}" if cutoff.method else ""
+            numbers = (f"{cutoff.relation} {number:g} {quantity.unit}" for number in (cutoff.women, cutoff.men))
+            rows.append([guideline.title, f"{quantity.label}{method}", *numbers])
+    sources = "".join(f"- {guideline.title}: {guideline.reference}.\n" for guideline in GUIDELINES.values())
+    return _table(("guideline", "quantity", "low in women", "low in men"), rows) + "\n" + sources
+
+
 def reason_table() -> str:
     """The reason codes, and the room of the package that gives each."""
     rooms = _reasons_by_room()
@@ -340,10 +368,11 @@ def _reasons_by_room() -> dict[str, set[str]]:
 
 
 def score_table() -> str:
-    """Columns of the score table with the default clinical features, for a target ``<t>``."""
-    schema = score_schema(_DEFAULT_CLINICAL, ["<t>"])
-    _check_meanings("SCORE_MEANINGS", SCORE_MEANINGS, schema.names)
-    return _table(("column", "type", "meaning"), [[f"`{f.name}`", str(f.type), SCORE_MEANINGS[f.name]] for f in schema])
+    """Columns of the score table with the default clinical features, for a target ``<t>`` and a reason ``<k>``."""
+    types = {f.name.replace("_1", "_<k>"): str(f.type) for f in score_schema(_DEFAULT_CLINICAL, ["<t>"], n_reasons=1)}
+    _check_meanings("SCORE_MEANINGS", SCORE_MEANINGS, list(types))
+    rows = [[f"`{name}`", kind, SCORE_MEANINGS[name]] for name, kind in types.items()]
+    return _table(("column", "type", "meaning"), rows)
 
 
 def inventory_table() -> str:
@@ -421,6 +450,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "config": config_table,
     "targets": target_table,
     "manifest": manifest_table,
+    "definitions": definition_table,
+    "cut-offs": cutoff_table,
     "reasons": reason_table,
     "scores": score_table,
     "inventory": inventory_table,

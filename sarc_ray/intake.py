@@ -48,7 +48,7 @@ def select_external(run: Run) -> pd.DataFrame:
 
 def label_columns(config: RunConfig) -> list[str]:
     """Columns of measured values that training and evaluation need: the targets, and what the outcome is made of."""
-    known = {"alm_kg", "hgs_kg", "crt_s"}
+    known = {"alm_kg", "hgs_kg", "crt_s", "gait_speed_m_s"}
     columns = [target.name for target in config.targets]
     columns += [name for name in outcome_columns(config.outcome) if name in known or config.outcome.column == name]
     return list(dict.fromkeys(columns))
@@ -86,11 +86,17 @@ def archive_rows(run: Run) -> pd.DataFrame:
     return read_manifest(run.config.data.archive)
 
 
-def labelled_scores(run: Run, dataset: str) -> pd.DataFrame:
-    """Labels of a test set beside its scores: one row per image of the test set, scored or not."""
+def labelled_scores(run: Run, dataset: str, *, table: tuple[str, ...] | None = None) -> pd.DataFrame:
+    """Labels of a test set beside its scores: one row per image of the test set, scored or not.
+
+    Args:
+        run: scored.
+        dataset: ``test_internal`` or ``test_external``.
+        table: where in the run's folder the scores lie; by default where ``score`` leaves them.
+    """
     labels = internal_rows(run) if dataset == TEST_INTERNAL else external_rows(run)
     # ``outcome`` is the patient's in the labels and the row's in the score table.
-    scores = tables.read(run.path("scores", dataset)).rename(columns={"outcome": "row_outcome"})
+    scores = tables.read(run.path(*(table or ("scores", dataset)))).rename(columns={"outcome": "row_outcome"})
     bundle = read_manifest_of(run.path("bundle")).spec
     made = set(scores.columns) - set(_CARRIED) - set(bundle.clinical_features)
     # A manifest may carry columns of an earlier scoring; what this run's bundle says comes first.

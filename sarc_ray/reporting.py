@@ -5,38 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from sarc_ray import __version__, intake, storage, tables
-from sarc_ray.bundle import Bundle, load_bundle, read_manifest_of
+from sarc_ray import __version__, held_out, intake, ladder, storage, tables
+from sarc_ray.bundle import Bundle, BundleManifest, load_bundle, read_manifest_of
+from sarc_ray.cohort.definitions import outcome_name
 from sarc_ray.cohort.selection import FlowStep
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE
 from sarc_ray.errors import REASONS, BundleError
 from sarc_ray.evaluation.rows import numbers
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.imaging.preprocess import process_image
-from sarc_ray.model_card import said_of_calibration, said_of_threshold
+from sarc_ray.model_card import said_of_calibration, said_of_rule, said_of_threshold
 from sarc_ray.report.content import (
     Absent,
     Archive,
     Cohort,
     Example,
     Lineage,
+    Operating,
     Report,
     Results,
-    ShapValues,
     TestSet,
 )
 from sarc_ray.report.explanations import choose_examples
 from sarc_ray.report.html import PAGE, write_report
 from sarc_ray.run import Run, fingerprint_of
-from sarc_ray.stage2.features import build_features
 
 Tell = Callable[[str, int, int], None]
 # Raised when the page shows something else for the same results.
-REPORT_VERSION = 4
-MAX_SHAP_PATIENTS = 1000
+REPORT_VERSION = 5
 _NOBODY = "no such patient was scored"
 _LABELS = {TEST_INTERNAL: "Internal test set", TEST_EXTERNAL: "External test set"}
 _PARTS = {TRAIN: "Training", TUNE: "Tuning", TEST_INTERNAL: "Internal test"}
@@ -92,13 +90,14 @@ def gather(run: Run) -> Report:
         TestSet(name=name, label=_LABELS.get(name, name), frame=intake.labelled_scores(run, name)) for name in names
     )
     cohort = intake.read_cohort(run, "derivation")
-    outcome = config.outcome.column if config.outcome.definition == "column" else "sarcopenia"
+    outcome = outcome_name(config.outcome)
     manifest = read_manifest_of(run.path("bundle"))
     try:
         bundle: Bundle | Absent = load_bundle(run.path("bundle"))
     except BundleError as error:
         bundle = Absent(reason=f"The bundle cannot be used: {error}.")
     internal = next((test_set for test_set in test_sets if test_set.name == TEST_INTERNAL), None)
+    explained = _explained(bundle, internal, seed=config.run.seed)
     return Report(
         title=config.run.name,
         run_id=str(results.table["run_id"].iloc[0]),
@@ -114,7 +113,9 @@ def gather(run: Run) -> Report:
         test_sets=test_sets,
         table_one=_tables_one(run, cohort, names),
         results=results,
-        shap=_shap(bundle, internal),
+        operating=_operating(manifest),
+        ladder=_ladder(run),
+        **explained,
         examples=_examples(run, bundle, internal),
         archive=_archive(run),
         lineage=_lineage(run, results),
@@ -162,34 +163,29 @@ def _tables_one(run: Run, cohort: pd.DataFrame, names: list[str]) -> dict[str, p
     return found
 
 
-def _shap(bundle: Bundle | Absent, internal: TestSet | None) -> ShapValues | Absent:
-    """SHAP values of the internal test set; of evenly spaced patients where there are very many."""
+def _explained(bundle: Bundle | Absent, internal: TestSet | None, *, seed: int) -> dict[str, Any]:
+    """What the score uses, by three methods on the same patients."""
     if isinstance(bundle, Absent):
-        return bundle
-    if internal is None:
-        return Absent(reason="The internal test set was not evaluated, so there are no patients to explain.")
-    from sarc_ray.stage2.explain import shap_values  # slow to import
+        return dict.fromkeys(("shap", "importance", "dependence"), bundle)
+    people = held_out.held_out(bundle, internal)
+    return {
+        "shap": held_out.shap_of(bundle, people),
+        "importance": held_out.importance_of(bundle, people, seed=seed),
+        "dependence": held_out.dependence_of(bundle, people),
+    }
 
-    names = [target.name for target in bundle.spec.targets]
-    mu_only = [target.name for target in bundle.spec.targets if not target.positive]
-    rows = internal.frame[internal.frame["score"].notna()].sort_values("row_id")
-    n_scored = len(rows)
-    if n_scored > MAX_SHAP_PATIENTS:
-        rows = rows.iloc[np.linspace(0, n_scored - 1, MAX_SHAP_PATIENTS).round().astype(int)]
-    features = build_features(rows, bundle.spec.clinical_features, names, mu_only=mu_only)
-    known = features.notna().all(axis=1)
-    features = features[known].reset_index(drop=True)
-    if features.empty:
-        return Absent(reason="No patient of the internal test set has all features of stage 2.")
-    explanation = shap_values(bundle.stage2, features)
-    whole = len(features) == n_scored
-    shown = f"the {n_scored:,} patients" if whole else f"{len(features):,} of {n_scored:,} patients, evenly spaced,"
-    return ShapValues(
-        values_NF=explanation.values,
-        features=features[list(explanation.feature_names)],
-        label=explanation.label,
-        patients=f"{shown} of the internal test set",
-    )
+
+def _operating(manifest: BundleManifest) -> Operating:
+    points = pd.DataFrame(list(manifest.thresholds))
+    points.insert(2, "said", [said_of_rule(point) for point in manifest.thresholds])
+    return Operating(calibration=manifest.calibration, said=said_of_calibration(manifest.calibration), points=points)
+
+
+def _ladder(run: Run) -> pd.DataFrame | Absent:
+    uri = run.path("results", ladder.FILES[0])
+    if not storage.exists(uri):
+        return Absent(reason="The ladder of models was not climbed; run 'sarc-ray evaluate' again.")
+    return storage.read_table(uri)
 
 
 def _examples(run: Run, bundle: Bundle | Absent, internal: TestSet | None) -> tuple[Example, ...] | Absent:

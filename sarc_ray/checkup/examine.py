@@ -22,7 +22,7 @@ from sarc_ray.run import RunConfig
 _OBJECTS_TRIED = 10
 _KNOWN = tuple(spec.name for spec in COLUMNS)
 _OURS = ("row_id", "schema_version")
-_LABELS = ("alm_kg", "hgs_kg", "crt_s")
+_LABELS = ("alm_kg", "hgs_kg", "crt_s", "gait_speed_m_s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

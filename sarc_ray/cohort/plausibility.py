@@ -23,6 +23,8 @@ BMI_TOLERANCE_KG_M2 = 1.0
 ALM_WEIGHT_FRACTION_MAX = 0.6
 # A cohort's median grip strength in kg lies near 20 to 40; a median of 60 or more is likely in pounds.
 HGS_MEDIAN_MAX_KG = 55.0
+# Adults walk at about 0.6 to 1.4 m/s; a median of 2 or more is likely in km/h.
+GAIT_SPEED_MEDIAN_MAX_M_S = 2.0
 # Median body-mass index of cohorts lies near 20 to 32; weights in pounds give a median near 55.
 BMI_MEDIAN_MAX_KG_M2 = 45.0
 KNOWN_VIEWS = ("AP", "PA", "LATERAL", "LL", "RL", "LLD", "RLD", "LLO", "RLO", "LAO", "RAO")
@@ -106,6 +108,7 @@ def check_plausibility(frame: pd.DataFrame) -> list[Finding]:
         (("patient_id", "sex"), _check_sex_per_patient),
         (("patient_id", "split"), _check_split_per_patient),
         (("hgs_kg",), _check_grip_unit),
+        (("gait_speed_m_s",), _check_gait_unit),
         (("height_m", "weight_kg"), _check_weight_unit),
         (("view",), _check_view),
         (("age_years",), _check_missing_age),
@@ -165,6 +168,11 @@ def _check_constant(frame: pd.DataFrame, column: str, allowed: str, remedy: str)
 
 def _check_grip_unit(frame: pd.DataFrame) -> list[Finding]:
     return _check_median(frame["hgs_kg"], "hgs_kg", HGS_MEDIAN_MAX_KG, "kg", "looks like pounds: multiply by 0.4536")
+
+
+def _check_gait_unit(frame: pd.DataFrame) -> list[Finding]:
+    remedy = "looks like km/h: divide by 3.6"
+    return _check_median(frame["gait_speed_m_s"], "gait_speed_m_s", GAIT_SPEED_MEDIAN_MAX_M_S, "m/s", remedy)
 
 
 def _check_weight_unit(frame: pd.DataFrame) -> list[Finding]:

@@ -76,8 +76,8 @@ def select(
     Args:
         frame: a manifest as read by :func:`sarc_ray.cohort.schema.read_manifest`.
         config: the criteria. A row whose age or gap is unknown fails them: it cannot be shown to be eligible.
-        outcome: where it is a ``column``, rows without that label are excluded. Rows whose AWGS 2019 outcome
-            cannot be known stay, because stage 1 can still learn from what was measured.
+        outcome: where it is a ``column``, rows without that label are excluded. Rows whose outcome by a published
+            definition cannot be known stay, because stage 1 can still learn from what was measured.
         require_alm: also exclude rows without appendicular lean mass (the paper's external cohort).
 
     Raises:

@@ -95,6 +95,19 @@ def test_what_the_run_does_not_need_is_not_asked_for(cohort, write):
     assert examine(uri).findings == ()
 
 
+def test_a_definition_asks_for_its_columns(cohort, write):
+    asked = "outcome.definition=ewgsop2_2019_severe"
+    uri = write(cohort)
+    checkup = examine(uri, run_config(uri, asked))
+    assert columns_with(checkup, "error") == ["gait_speed_m_s"]
+    assert checkup.n_events is None
+    uri = write(cohort.assign(gait_speed_m_s=0.7))
+    checkup = examine(uri, run_config(uri, asked))
+    assert checkup.findings == ()
+    assert checkup.n_events > 0
+    assert {line.column: line.role for line in checkup.coverage}["gait_speed_m_s"] == "outcome"
+
+
 @pytest.mark.parametrize(("mark", "word"), [(";", "semicolons"), ("\t", "tabs")])
 def test_another_separator_is_the_one_finding(cohort, write, mark, word):
     checkup = examine(write(cohort, sep=mark))
