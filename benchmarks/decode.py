@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     if options.peers:
-        for name in peers.PINS:
+        for name in dict.fromkeys(peers.ENVIRONMENTS[peer] for peer in TIMED if peer in peers.ENVIRONMENTS):
             try:
                 peers.install(name)
             except subprocess.CalledProcessError as error:

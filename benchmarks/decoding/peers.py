@@ -1,7 +1,7 @@
 """Environments of the peers: made on first use under `benchmarks/.peers`, with exact versions.
 
-They see the packages of the environment that made them (torch, pydicom and its plugins, OpenCV), so that all
-contenders decode with the same codecs and the disk holds torch once.
+They see the packages of the environment that made them (torch, pydicom and its plugins, OpenCV; scikit-learn, XGBoost,
+LightGBM), so that all contenders decode with the same codecs and fit the same models, and the disk holds torch once.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ PINS = {
     # itk-io instead of all of itk: LoadImage needs no more, and it saves a gigabyte.
     "monai": ("monai==1.6.1", "itk-io==5.4.7", "itk-core==5.4.7"),
     "torchxrayvision": ("torchxrayvision==1.5.7", "scikit-image==0.26.0"),
+    "flaml": ("flaml==2.7.0",),
 }
-ENVIRONMENTS = {"MONAI (pydicom)": "monai", "MONAI (ITK)": "monai", "torchxrayvision": "torchxrayvision"}
+ENVIRONMENTS = {
+    "MONAI (pydicom)": "monai",
+    "MONAI (ITK)": "monai",
+    "torchxrayvision": "torchxrayvision",
+    "FLAML": "flaml",
+}
 
 
 def python_of(contender: str) -> Path:
