@@ -103,7 +103,16 @@ def said_of_threshold(thresholds: Sequence[Mapping[str, Any]]) -> str:
         thresholds: of ``bundle.json``.
     """
     point = next(point for point in thresholds if point["in_force"])
-    return f"{_RULES[point['rule']].format(point['aim'])}, on out-of-fold scores"
+    return f"{said_of_rule(point)}, on out-of-fold scores"
+
+
+def said_of_rule(point: Mapping[str, Any]) -> str:
+    """A threshold's rule, and its aim, in words.
+
+    Args:
+        point: one of ``thresholds`` of ``bundle.json``.
+    """
+    return _RULES[str(point["rule"])].format(point["aim"])
 
 
 def _thresholds(thresholds: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -114,7 +123,7 @@ def _thresholds(thresholds: Sequence[Mapping[str, Any]]) -> list[str]:
         figures = "".join(f"{'-' if point[name] is None else format(point[name], '.4f')} | " for name in names)
         alerts = "-" if point["alerts_per_10000"] is None else f"{point['alerts_per_10000']:.0f}"
         chosen = "in force" if point["in_force"] else ""
-        rows.append(f"| {_RULES[point['rule']].format(point['aim'])} | {figures}{alerts} | {chosen} |")
+        rows.append(f"| {said_of_rule(point)} | {figures}{alerts} | {chosen} |")
     return [
         "## Thresholds",
         "",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from sarc_ray import __version__, held_out, intake, ladder, storage, tables
+from sarc_ray import __version__, held_out, intake, storage, tables
 from sarc_ray.bundle import Bundle, BundleManifest, load_bundle, read_manifest_of
 from sarc_ray.cohort.definitions import outcome_name
 from sarc_ray.cohort.selection import FlowStep
@@ -108,6 +108,7 @@ def gather(run: Run) -> Report:
         confidence_level=config.evaluation.confidence_level,
         evaluation=config.evaluation,
         targets=config.targets,
+        clinical_features=config.clinical_features,
         training_scale=_training_scale(cohort, [target.name for target in config.targets]),
         cohorts=_cohorts(run, cohort),
         test_sets=test_sets,
@@ -182,7 +183,7 @@ def _operating(manifest: BundleManifest) -> Operating:
 
 
 def _ladder(run: Run) -> pd.DataFrame | Absent:
-    uri = run.path("results", ladder.FILES[0])
+    uri = run.path("results", "ladder.parquet")
     if not storage.exists(uri):
         return Absent(reason="The ladder of models was not climbed; run 'sarc-ray evaluate' again.")
     return storage.read_table(uri)

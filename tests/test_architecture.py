@@ -27,7 +27,7 @@ ORDER = (
     ("run",),
     ("intake", "stages"),
     ("checkup",),
-    ("pipeline", "reporting", "explaining"),
+    ("pipeline", "reporting", "held_out", "explaining"),
     ("demo", "proof", "screen", "scoring_request", "job", "inventory", "inspection"),
     ("cli",),
 )
@@ -42,6 +42,7 @@ WITHOUT_RAY = (
     "privacy",
     "object_server",
     "reporting",
+    "held_out",
     "explaining",
 )
 

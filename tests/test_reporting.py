@@ -17,6 +17,7 @@ from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.imaging.preprocess import process_image
 from sarc_ray.report.content import Absent
 from sarc_ray.run import load_run
+from sarc_ray.stats.discrimination import auroc
 from tests.dicom_factory import make_dicom, picture
 
 BUNDLE = Path(__file__).parent / "golden" / "bundle" / "model"
@@ -153,6 +154,30 @@ def test_gathers_what_the_run_holds(finished):
     assert "before calibration" in report.shap.label
 
 
+def test_what_the_model_uses_is_measured_on_the_internal_test_set(finished):
+    report = reporting.gather(run_config(finished / "run"))
+    frame = report.test_sets[0].frame
+    assert report.importance.auroc == pytest.approx(auroc(frame["outcome"], frame["raw_score"]))
+    assert set(report.importance.table["feature"]) == set(report.shap.features.columns)
+    assert report.dependence.mean_score == pytest.approx(frame["score"].mean())
+    assert report.dependence.table["feature"].unique().tolist() == [
+        *("alm_kg_mu", "crt_s_mu", "alm_kg_uncertainty_pct", "crt_s_uncertainty_pct")
+    ]
+    manifest = load_bundle(str(finished / "run" / "bundle")).manifest
+    assert report.operating.calibration == manifest.calibration
+    points = report.operating.points
+    assert points.loc[points["in_force"], "threshold"].item() == manifest.threshold
+    assert points["said"].str.len().min() > 5
+
+
+def test_the_ladder_is_shown_where_it_was_climbed(copied, finished):
+    run = run_config(copied)
+    assert "evaluate" in reporting.gather(run).ladder.reason
+    table = pd.DataFrame({"dataset": ["test_internal"], "rung": ["clinical"]})
+    storage.write_table(run.path("results", "ladder.parquet"), table)
+    assert reporting.gather(run).ladder.equals(table)
+
+
 def test_heat_maps_are_of_the_chosen_patients(finished):
     report = reporting.gather(run_config(finished / "run"))
     frame = report.test_sets[0].frame
@@ -168,8 +193,9 @@ def test_heat_maps_are_of_the_chosen_patients(finished):
 def test_writes_once_and_names_nobody(copied):
     run = run_config(copied)
     record = reporting.report(run)
-    # flow, ROC, calibration, three kinds and error against uncertainty of two targets, SHAP, Grad-CAM
-    assert record["facts"]["figures"] == 1 + 1 + 1 + 3 * 2 + 2 + 1 + 1
+    # flow, ROC, calibration, three kinds and error against uncertainty of two targets, SHAP, permutation importance,
+    # partial dependence, Grad-CAM
+    assert record["facts"]["figures"] == 1 + 1 + 1 + 3 * 2 + 2 + 3 + 1
     text = (copied / "report" / "index.html").read_text(encoding="utf-8")
     assert "No external test set" in text
     assert "No archive" in text

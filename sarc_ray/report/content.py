@@ -82,6 +82,54 @@ class ShapValues:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Importance:
+    """Permutation importance of stage 2 on patients that it never saw.
+
+    Attributes:
+        table: ``feature, auroc_drop, auroc_drop_sd``, largest drop first.
+        auroc: with all features in place.
+        n_repeats: how often each feature was dealt anew.
+        patients: which patients these are, for the caption.
+    """
+
+    table: pd.DataFrame
+    auroc: float
+    n_repeats: int
+    patients: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dependence:
+    """Partial dependence of the score on each target's prediction and its uncertainty.
+
+    Attributes:
+        table: ``feature, percentile, value, score``, feature by feature.
+        mean_score: of the same patients as they are.
+        patients: which patients these are, for the caption.
+    """
+
+    table: pd.DataFrame
+    mean_score: float
+    patients: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operating:
+    """What the bundle decided about calibration and threshold.
+
+    Attributes:
+        calibration: ``method``, ``kept``, ``why``, ``brier``, ``brier_calibrated``, ``ici``, ``ici_calibrated``.
+        said: which way it went, as a sentence without its full stop.
+        points: one row per rule: ``rule``, ``aim``, ``said`` (the rule in words), ``threshold``, ``sensitivity``,
+            ``specificity``, ``ppv``, ``npv``, ``f1``, ``alerts_per_10000``, ``in_force``.
+    """
+
+    calibration: Mapping[str, Any]
+    said: str
+    points: pd.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
     """One patient's picture with a heat map per target, or why there is none.
 
@@ -186,12 +234,17 @@ class Report:
         confidence_level: of the confidence intervals.
         evaluation: the settings of the results table: its subgroups, and how many patients one needs.
         targets: what stage 1 predicts.
+        clinical_features: that stage 2 takes beside the predictions.
         training_scale: mean and standard deviation of each target's measured values in the training set.
         cohorts: derivation first.
         test_sets: internal first.
         table_one: tables of ``sarc_ray.evaluation.table_one``, by label.
         results: the results table.
+        operating: what was decided about calibration and threshold.
+        ladder: table of :mod:`sarc_ray.evaluation.ladder`.
         shap: the SHAP values.
+        importance: permutation importance.
+        dependence: partial dependence.
         examples: one per sex and outcome.
         archive: its counts.
         lineage: where it all comes from.
@@ -206,12 +259,17 @@ class Report:
     confidence_level: float
     evaluation: EvaluationConfig
     targets: tuple[TargetConfig, ...]
+    clinical_features: tuple[str, ...]
     training_scale: Mapping[str, tuple[float, float]]
     cohorts: tuple[Cohort, ...]
     test_sets: tuple[TestSet, ...]
     table_one: Mapping[str, pd.DataFrame]
     results: Results
+    operating: Operating
+    ladder: pd.DataFrame | Absent
     shap: ShapValues | Absent
+    importance: Importance | Absent
+    dependence: Dependence | Absent
     examples: tuple[Example, ...] | Absent
     archive: Archive | Absent
     lineage: Lineage

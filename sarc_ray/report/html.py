@@ -6,13 +6,14 @@ The folder opens from disk: every address in it is relative to it, and no script
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jinja2
 
 from sarc_ray import storage
-from sarc_ray.report import agreement, figures, flow, heat, tabulate, words
+from sarc_ray.report import agreement, decisions, figures, flow, heat, importance, ladder, tabulate, words
 from sarc_ray.report.content import Absent, Archive, Report
 from sarc_ray.report.explanations import shap_figure
 from sarc_ray.report.style import Figure
@@ -21,6 +22,7 @@ from sarc_ray.report.tabulate import Table
 PAGE = "index.html"
 _ASSETS = "assets"
 _STYLE = "report.css"
+_Part = TypeVar("_Part", bound=Table | Figure | Absent)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,12 +120,9 @@ def sections(report: Report) -> tuple[Section, ...]:
         _uncertainty_section(report),
         _discrimination_section(report),
         _calibration_section(report),
-        Section(
-            anchor="shap",
-            title="What the score uses",
-            text="Figure 5 of the paper. Associations that the model uses, not causes.",
-            content=(shap_figure(report),),
-        ),
+        _decisions_section(report),
+        _ladder_section(report),
+        _reasons_section(report),
         _grad_cam_section(report),
         _archive_section(report),
         Section(
@@ -233,6 +232,44 @@ def _calibration_section(report: Report) -> Section:
     )
 
 
+def _decisions_section(report: Report) -> Section:
+    return Section(
+        anchor="decisions",
+        title="Calibration and threshold in force",
+        text="Decided on out-of-fold scores of the training patients, before any test set was looked at.",
+        content=(decisions.calibration_view(report), decisions.thresholds_view(report)),
+    )
+
+
+def _ladder_section(report: Report) -> Section:
+    shown = (ladder.ladder_figure(report), ladder.ladder_view(report))
+    return Section(
+        anchor="ladder",
+        title="What each part brings",
+        text=(
+            "Not in the paper: how well the questionnaire does, how well what is known without a radiograph, and "
+            "what the predictions and their uncertainties add to it."
+        ),
+        content=tuple(part for part in shown if part is not None),
+    )
+
+
+def _reasons_section(report: Report) -> Section:
+    shown = (
+        shap_figure(report),
+        importance.importance_figure(report),
+        importance.importance_view(report),
+        importance.dependence_figure(report),
+        importance.dependence_view(report),
+    )
+    return Section(
+        anchor="shap",
+        title="What the score uses",
+        text="SHAP is Figure 5 of the paper. Associations that the model uses, not causes.",
+        content=tuple(_once([part for part in shown if part is not None])),
+    )
+
+
 def _grad_cam_section(report: Report) -> Section:
     shown = (heat.grad_cam_figure(report), *heat.missing_examples(report), heat.examples_view(report))
     return Section(
@@ -266,10 +303,10 @@ def _missing_external(report: Report, present: set[str], name: str) -> tuple[Abs
     return (Absent(reason="No external test set: the run's configuration names none (data.external)."),)
 
 
-def _once(parts: list[Figure | Absent]) -> list[Figure | Absent]:
+def _once(parts: Sequence[_Part]) -> list[_Part]:
     """The parts without repeated reasons: two figures of one target are absent for the same one."""
     reasons: set[str] = set()
-    kept = []
+    kept: list[_Part] = []
     for part in parts:
         if isinstance(part, Absent):
             if part.reason in reasons:

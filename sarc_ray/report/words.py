@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sarc_ray.cohort.schema import TargetConfig
@@ -19,6 +19,12 @@ _CLINICAL = {
     "view_ap": "View, AP",
     "height_m": "Height, m",
     "weight_kg": "Weight, kg",
+}
+_SHORT = {
+    "age_years": "age",
+    "bmi_kg_m2": "BMI",
+    "height_m": "height",
+    "weight_kg": "weight",
 }
 METRICS = {
     "auroc": "AUROC",
@@ -96,3 +102,13 @@ def count(n: int, what: str) -> str:
 def percent(part: float, whole: float) -> str:
     """A share in percent with one decimal; a dash where the whole is empty."""
     return f"{100 * part / whole:.1f}%" if whole else NOT_DEFINED
+
+
+def clinical_features(names: Sequence[str]) -> str:
+    """Clinical features in a line.
+
+    >>> clinical_features(["age_years", "sex", "bmi_kg_m2"])
+    'Age, sex, BMI'
+    """
+    text = ", ".join(_SHORT.get(name, name) for name in names)
+    return text[:1].upper() + text[1:]

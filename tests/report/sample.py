@@ -6,13 +6,17 @@ import numpy as np
 import pandas as pd
 
 from sarc_ray.cohort.selection import FlowStep
+from sarc_ray.evaluation.ladder import LadderPlan, ladder_rows
 from sarc_ray.evaluation.results import evaluate_dataset
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.report.content import (
     Archive,
     Cohort,
+    Dependence,
     Example,
+    Importance,
     Lineage,
+    Operating,
     Report,
     Results,
     ShapValues,
@@ -85,6 +89,71 @@ def make_shap(n=80):
     return ShapValues(values_NF=values, features=features, label="SHAP value (log-odds)", patients="80 patients")
 
 
+def make_importance():
+    names = ["alm_kg_mu", "age_years", "crt_s_uncertainty_pct", "sex_male"]
+    table = pd.DataFrame(
+        {"feature": names, "auroc_drop": [0.08, 0.03, 0.002, -0.01], "auroc_drop_sd": [0.01, 0.01, 0.001, 0.004]}
+    )
+    return Importance(table=table, auroc=0.8, n_repeats=30, patients="80 patients (20 with the outcome)")
+
+
+def make_dependence():
+    names = [f"{t.name}{end}" for end in ("_mu", "_uncertainty_pct") for t in TARGETS]
+    percentile = np.array([10.0, 30.0, 50.0, 70.0, 90.0])
+    curves = [
+        pd.DataFrame({"feature": name, "percentile": percentile, "value": k + percentile / 10, "score": 0.1 + 0.01 * k})
+        for k, name in enumerate(names)
+    ]
+    return Dependence(table=pd.concat(curves, ignore_index=True), mean_score=0.15, patients="the 80 patients")
+
+
+def make_operating():
+    figures = {"sensitivity": 0.7, "specificity": 0.8, "ppv": 0.4, "npv": 0.95, "f1": 0.5, "alerts_per_10000": 2500.0}
+    points = [
+        {"rule": "youden", "aim": None, "said": "Youden's index", "threshold": 0.2, **figures, "in_force": True},
+        {
+            "rule": "specificity",
+            "aim": 0.99,
+            "said": "specificity of 0.99 or more",
+            "threshold": 0.9,
+            **(figures | {"ppv": None, "f1": None}),
+            "in_force": False,
+        },
+    ]
+    calibration = {
+        "method": "sigmoid",
+        "kept": False,
+        "why": "does not improve ICI",
+        "brier": 0.12,
+        "brier_calibrated": 0.119,
+        "ici": 0.03,
+        "ici_calibrated": 0.031,
+    }
+    said = "Sigmoid calibration is not in force, scores are raw scores: out of fold it does not improve ICI"
+    return Operating(calibration=calibration, said=said, points=pd.DataFrame(points))
+
+
+def make_ladder(frames):
+    """Scores of rungs that come nearer to the real one; SARC-F where the frame has it."""
+    parts = []
+    for dataset, frame in frames.items():
+        rng = np.random.default_rng(8)
+        for learner, algorithm in (("chosen", "extra_trees"), ("ridge", "logistic_regression")):
+            noise = {"clinical": 0.3, "means": 0.1, "uncertainties": 0.0}
+            scored = frame.assign(**{r: frame["score"] + sd * rng.normal(size=len(frame)) for r, sd in noise.items()})
+            rungs = [*(["sarc_f"] if "sarc_f" in frame else []), *noise]
+            plan = LadderPlan(
+                dataset=dataset,
+                learner=learner,
+                algorithm=algorithm,
+                confidence_level=0.95,
+                min_cell_size=20,
+                run_id="run-1",
+            )
+            parts.append(ladder_rows(scored, rungs, plan=plan))
+    return pd.concat(parts, ignore_index=True)
+
+
 def make_report(**changes):
     """Two test sets; SARC-F was not recorded in the external one."""
     internal, truth_internal = make_frame(240, seed=1)
@@ -112,6 +181,7 @@ def make_report(**changes):
         "confidence_level": 0.95,
         "evaluation": EVALUATION,
         "targets": TARGETS,
+        "clinical_features": ("age_years", "sex", "bmi_kg_m2"),
         "training_scale": SCALE,
         "cohorts": (
             Cohort(name="derivation", label="Derivation cohort", flow=make_flow(240), parts={"Training": 200}),
@@ -123,7 +193,11 @@ def make_report(**changes):
         ),
         "table_one": {"Internal test set": table_one(internal), "External test set": table_one(external)},
         "results": Results(table=results),
+        "operating": make_operating(),
+        "ladder": make_ladder({"test_internal": internal, "test_external": external}),
         "shap": make_shap(),
+        "importance": make_importance(),
+        "dependence": make_dependence(),
         "examples": make_examples(),
         "archive": Archive(
             counts=pd.DataFrame(counts, columns=["outcome", "reason", "retryable", "n"]), n_rows=100, n_flagged=20

@@ -108,8 +108,9 @@ def test_every_figure_has_svg_and_numbers(folder, report):
     svg = {path.stem for path in folder.glob("assets/*.svg")}
     assert svg <= {path.stem for path in folder.glob("assets/*.csv")}
     # two flows, two ROCs, two calibrations, four kinds of two targets in two test sets (the last: error against
-    # uncertainty by subgroup), error against uncertainty of two targets, SHAP, Grad-CAM
-    assert len(svg) == 2 + 2 + 2 + 4 * 4 + 2 + 1 + 1
+    # uncertainty by subgroup), error against uncertainty of two targets, the ladder, SHAP, permutation importance,
+    # partial dependence, Grad-CAM
+    assert len(svg) == 2 + 2 + 2 + 4 * 4 + 2 + 1 + 3 + 1
 
 
 def test_no_patient_is_named(folder, report):
@@ -214,7 +215,10 @@ def test_a_run_with_one_target_and_little_else(tmp_path):
         test_sets=(dataclasses.replace(whole.test_sets[0], frame=frame),),
         table_one={},
         results=Results(table=evaluate(frame, None, "test_internal", targets=(target,))),
+        ladder=Absent(reason="The ladder was not climbed."),
         shap=Absent(reason="The bundle is away."),
+        importance=Absent(reason="The bundle is away."),
+        dependence=Absent(reason="The bundle is away."),
         examples=Absent(reason="The internal test set has no column sex."),
         archive=Absent(reason="No archive is configured."),
     )
@@ -222,6 +226,7 @@ def test_a_run_with_one_target_and_little_else(tmp_path):
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     for reason in (
         "The bundle is away.",
+        "The ladder was not climbed.",
         "has no column sex",
         "No archive is configured.",
         "Table 1 was not computed",
@@ -230,7 +235,7 @@ def test_a_run_with_one_target_and_little_else(tmp_path):
     ):
         assert reason in page.text
     assert "with any finding" in page.text
-    assert facts == {"figures": 1 + 1 + 1 + 4 + 1, "tables": 3, "absent": 6}
+    assert facts == {"figures": 1 + 1 + 1 + 4 + 1, "tables": 5, "absent": 7}
 
 
 def test_text_is_escaped(report, parts):
