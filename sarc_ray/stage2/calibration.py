@@ -11,7 +11,7 @@ are: docs/explanation/calibration.md. Shapes: N rows, R repeats of the cross-val
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -33,6 +33,8 @@ METHODS: tuple[Method, ...] = get_args(Method)
 _PRIOR_WEIGHT = 1e-3
 # Share of the raw score in an isotonic score: its steps rise a little, so that the order of patients survives.
 _TILT = 1e-3
+# A probability that rounding has made 0 or 1 is taken for this far from it.
+_LEAST = 1e-15
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +116,38 @@ class Isotonic:
         return {"raw_K": self.raw_K, "score_K": self.score_K}
 
 
-Calibration: TypeAlias = Unchanged | Sigmoid | Beta | Isotonic
+@dataclass(frozen=True, slots=True, eq=False)
+class MovedIsotonic:
+    """An isotonic score moved on the scale of log-odds: what :func:`moved` makes of :class:`Isotonic`."""
+
+    raw_K: FloatArray
+    score_K: FloatArray
+    slope: float
+    intercept: float
+
+    def __post_init__(self) -> None:
+        Isotonic(self.raw_K, self.score_K)  # the knots are in order
+        Sigmoid(self.slope, self.intercept)
+        if self.slope <= 0.0:
+            raise ValueError(f"moved isotonic: slope {self.slope} gives no increasing map")
+
+    def apply(self, raw_N: npt.ArrayLike) -> FloatArray:
+        """Calibrated probability of each raw score, same shape."""
+        return Sigmoid(self.slope, self.intercept).apply(Isotonic(self.raw_K, self.score_K).apply(raw_N))
+
+    def to_state(self) -> dict[str, Any]:
+        """Arrays and numbers that make this again."""
+        return {"raw_K": self.raw_K, "score_K": self.score_K, "slope": self.slope, "intercept": self.intercept}
+
+
+Calibration: TypeAlias = Unchanged | Sigmoid | Beta | Isotonic | MovedIsotonic
 # What a file says of the map in force.
-MAPS: Mapping[str, type[Unchanged] | type[Sigmoid] | type[Beta] | type[Isotonic]] = {
+MAPS: Mapping[str, type[Unchanged] | type[Sigmoid] | type[Beta] | type[Isotonic] | type[MovedIsotonic]] = {
     "none": Unchanged,
     "sigmoid": Sigmoid,
     "beta": Beta,
     "isotonic": Isotonic,
+    "moved_isotonic": MovedIsotonic,
 }
 
 
@@ -129,7 +156,8 @@ class CalibrationDecision:
     """Whether the calibration that was asked for is in force, and the figures behind it.
 
     Attributes:
-        method: that was asked for, one of ``METHODS``.
+        method: that was asked for, one of ``METHODS``; of a bundle made of another one ``intercept`` or
+            ``intercept_and_slope`` (:mod:`sarc_ray.stage2.local`), or ``prevalence``.
         kept: it is in force; else scores are raw scores.
         why: in words.
         brier: Brier score of the out-of-fold raw scores, mean of the repeats.
@@ -221,7 +249,7 @@ def fit_sigmoid(raw: npt.ArrayLike, y: npt.ArrayLike) -> Sigmoid:
         Platt J. Probabilistic outputs for support vector machines. In: Advances in Large Margin Classifiers, 1999.
     """
     x_RN = logit(_drawn_in(np.atleast_2d(np.asarray(raw, dtype=np.float64))))
-    target_N = _softened(y)
+    target_N = softened(y)
 
     def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
         z_RN = parameters[0] * x_RN + parameters[1]
@@ -255,7 +283,7 @@ def fit_beta(raw: npt.ArrayLike, y: npt.ArrayLike) -> Beta:
     """
     s_RN = _drawn_in(np.atleast_2d(np.asarray(raw, dtype=np.float64)))
     x_3RN = np.stack([np.log(s_RN), -np.log1p(-s_RN), np.ones_like(s_RN)])
-    target_N = _softened(y)
+    target_N = softened(y)
 
     def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
         z_RN = np.tensordot(parameters, x_3RN, axes=1)
@@ -287,10 +315,50 @@ def fit_isotonic(raw: npt.ArrayLike, y: npt.ArrayLike) -> Isotonic:
     from sklearn.isotonic import IsotonicRegression  # readers of bundles do without it
 
     raw_RN = np.atleast_2d(np.asarray(raw, dtype=np.float64))
-    fitted = IsotonicRegression().fit(raw_RN.ravel(), np.tile(_softened(y), len(raw_RN)))
+    fitted = IsotonicRegression().fit(raw_RN.ravel(), np.tile(softened(y), len(raw_RN)))
     return Isotonic(
         np.asarray(fitted.X_thresholds_, dtype=np.float64), np.asarray(fitted.y_thresholds_, dtype=np.float64)
     )
+
+
+def moved(calibration: Calibration, *, slope: float, intercept: float) -> Calibration:
+    """The map whose scores have the log-odds slope * (log-odds of this map's scores) + intercept.
+
+    Raw scores without a map, and isotonic ones, are drawn in a little before their log-odds are taken, as by
+    :class:`Sigmoid`, since they may be 0 or 1.
+
+    Args:
+        calibration: in force so far.
+        slope: above 0.
+        intercept: any number.
+
+    Raises:
+        ValueError: a slope of 0 or less, or a number that is not finite.
+    """
+    if not slope > 0.0:
+        raise ValueError(f"slope: found {slope}, allowed: above 0; the order of patients would be lost")
+    if isinstance(calibration, Beta):
+        return Beta(slope * calibration.a, slope * calibration.b, slope * calibration.c + intercept)
+    if isinstance(calibration, Isotonic):
+        return MovedIsotonic(calibration.raw_K, calibration.score_K, slope, intercept)
+    if isinstance(calibration, Unchanged):
+        return Sigmoid(slope, intercept)
+    return replace(calibration, slope=slope * calibration.slope, intercept=slope * calibration.intercept + intercept)
+
+
+def log_odds(calibration: Calibration, score: npt.ArrayLike) -> FloatArray:
+    """The log-odds on which :func:`moved` works, of scores that went through ``calibration``; same shape."""
+    score_N = np.asarray(score, dtype=np.float64)
+    if isinstance(calibration, Unchanged | Isotonic):
+        score_N = _drawn_in(score_N)
+    return np.asarray(logit(np.clip(score_N, _LEAST, 1.0 - _LEAST)), dtype=np.float64)
+
+
+def softened(y: npt.ArrayLike) -> FloatArray:
+    """Platt's targets, shape (N,): (P + 1) / (P + 2) of P rows with the outcome, 1 / (Q + 2) of Q without."""
+    y_N = np.asarray(y, dtype=np.int64)
+    n_pos, n_neg = int(y_N.sum()), int((1 - y_N).sum())
+    return np.where(y_N == 1, (n_pos + 1.0) / (n_pos + 2.0), 1.0 / (n_neg + 2.0))
 
 
 def _through_maps_of_others(method: Method, raw_RN: FloatArray, y_N: IntArray, folds: Sequence[Fold]) -> FloatArray:
@@ -326,13 +394,6 @@ def _decision(
 def _what_happened(before: tuple[float, float], after: tuple[float, float]) -> str:
     worse = [name for name, b, a in zip(("Brier", "ICI"), before, after, strict=True) if not a < b]
     return f"does not improve {' nor '.join(worse)}" if worse else "improves Brier and ICI"
-
-
-def _softened(y: npt.ArrayLike) -> FloatArray:
-    """Platt's targets, shape (N,): (P + 1) / (P + 2) of P rows with the outcome, 1 / (Q + 2) of Q without."""
-    y_N = np.asarray(y, dtype=np.int64)
-    n_pos, n_neg = int(y_N.sum()), int((1 - y_N).sum())
-    return np.where(y_N == 1, (n_pos + 1.0) / (n_pos + 2.0), 1.0 / (n_neg + 2.0))
 
 
 def _drawn_in(raw: npt.ArrayLike) -> FloatArray:
