@@ -36,10 +36,12 @@ from sarc_ray.stage1.holdout import TRAINING_FEATURES, MemberPlan, TrainingFeatu
 from sarc_ray.stage1.member import MemberResult, MemberTask, train_member
 from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.predictions import predict_patients
-from sarc_ray.stage2.cross_validation import Stage2Config, choose, evaluate_params, make_folds
+from sarc_ray.stage2.choice import choose
+from sarc_ray.stage2.cross_validation import evaluate_params, make_folds
 from sarc_ray.stage2.features import build_features
 from sarc_ray.stage2.model import fit_final
 from sarc_ray.stage2.search import RoundSearch
+from sarc_ray.stage2.settings import Stage2Config
 from sarc_ray.stats import calibration, discrimination
 from sarc_ray.stats.agreement import concordance
 from sarc_ray.stats.uncertainty import inside_interval
@@ -201,7 +203,12 @@ def stage2_rows(frame: pd.DataFrame, settings: Settings, *, seed: int) -> list[d
     for algorithm, name in ALGORITHMS.items():
         # One round: the same trials whatever the features.
         plan = RoundSearch(
-            algorithms=(algorithm,), trials_per_algorithm=settings.trials, trials_per_round=settings.trials, seed=seed
+            algorithms=(algorithm,),
+            trials_per_algorithm=settings.trials,
+            trials_per_round=settings.trials,
+            minutes_per_algorithm=None,
+            prune=False,
+            seed=seed,
         )
         tried = []
         while (spec := plan.next()) is not None:

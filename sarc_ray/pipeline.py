@@ -15,36 +15,36 @@ import numpy as np
 import pandas as pd
 
 from sarc_ray import __version__, intake, stages, storage, tables
-from sarc_ray.bundle import BundleSpec, read_manifest_of, require_preprocessing, verify_bundle, write_bundle
+from sarc_ray.bundle import read_manifest_of, require_preprocessing, verify_bundle
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE
-from sarc_ray.config import to_mapping
 from sarc_ray.distributed import cluster
 from sarc_ray.distributed.ood import pooled_features_of
 from sarc_ray.distributed.prepare import prepare_images
 from sarc_ray.distributed.score import score_manifest
 from sarc_ray.distributed.simulate import simulate_cohorts
 from sarc_ray.distributed.train import train_members
-from sarc_ray.distributed.tune import TrialRecord, search
 from sarc_ray.errors import EvaluationError
 from sarc_ray.evaluation.results import evaluate_dataset, headline_table
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.privacy import load_key, pseudonyms
 from sarc_ray.run import Run, RunConfig, fingerprint_of
+from sarc_ray.run_stage2 import (
+    OOD_FILE,
+    choose_as_paper,
+    finalists_table,
+    problem_of,
+    stage2_frame,
+    write_feature_check,
+    write_run_bundle,
+)
 from sarc_ray.stage1.checkpoint import member_from_bytes
 from sarc_ray.stage1.holdout import MemberPlan, plan_members
 from sarc_ray.stage1.member import MemberTask
-from sarc_ray.stage1.ood import alarm_threshold, false_alarm_rate_held, fit_reference, reference_to_bytes
+from sarc_ray.stage1.ood import fit_reference, reference_to_bytes
 from sarc_ray.stage1.predictions import predict_patients
-from sarc_ray.stage1.shortfall import FailedMember, member_name, require_members
-from sarc_ray.stage2.cross_validation import Fold, choose, make_folds
-from sarc_ray.stage2.features import build_features
-from sarc_ray.stage2.model import fit_final
-from sarc_ray.stage2.search import RoundSearch
-from sarc_ray.stats.hypothesis import smd_means
+from sarc_ray.stage1.shortfall import FailedMember, require_members
+from sarc_ray.tuning import Problem, fit_finalists, nested_cross_validation, search_stage2, write_search
 
-_OOD_FILE = "members/ood.safetensors"
-# Facts of the training's record that the bundle passes on.
-_TOLD_BY_TRAINING = ("training_features", "failed_members", "patients_left_out_of_stage2")
 # (what is counted, done, in all)
 Tell = Callable[[str, int, int], None]
 Record = dict[str, Any]
@@ -91,7 +91,7 @@ def prepare(run: Run, tell: Tell = silent) -> Record:
                 preprocess=config.preprocess,
                 engine=config.engine,
                 version=fingerprint_of([__version__, config.preprocess, sorted(rows["row_id"].tolist())]),
-                lineage=_lineage(run, "prepare", fingerprint),
+                lineage=stages.lineage(run, "prepare", fingerprint),
                 progress=_counted(tell, "radiographs"),
             )
         return {"splits": cohort["split"].value_counts().to_dict(), "images": pointer.counts, **_retryable(pointer)}
@@ -144,49 +144,92 @@ def train(run: Run, tell: Tell = silent) -> Record:
             **_missing(trained.failed, n_left_out=_n_training(frame) - _n_training(predictions)),
         }
 
-    return run.stage("train", fingerprint=fingerprint, work=work, outputs=("predictions.parquet", _OOD_FILE))
+    return run.stage("train", fingerprint=fingerprint, work=work, outputs=("predictions.parquet", OOD_FILE))
 
 
 def tune(run: Run, tell: Tell = silent) -> Record:
     """Search, choose, calibrate and fit stage 2 on the training patients, and write the bundle."""
-    config = run.config
     stages.finished(run, "train")
     fingerprint = stages.fingerprint(run, "tune")
 
     def work() -> Record:
-        frame = _stage2_frame(run)
-        in_training = (frame["split"] == TRAIN) & frame["outcome"].notna()
-        known = intake.features_known(frame, config)
-        training = frame[in_training & known].reset_index(drop=True)
-        names = [target.name for target in config.targets]
-        features = build_features(training, config.clinical_features, names, mu_only=_mu_only(config))
-        outcome_N = training["outcome"].to_numpy(dtype=np.int64)
-        folds = make_folds(
-            outcome_N,
-            training["patient_id"].to_numpy(),
-            n_splits=config.stage2.n_splits,
-            n_repeats=config.stage2.n_repeats,
-            seed=config.run.seed,
-        )
-        records = _search(run, features, outcome_N, folds, tell=tell)
-        chosen = records[choose(records)]
-        _write_trials(run, records, chosen)
-        name, params, seed = chosen.spec.algorithm, chosen.spec.params, config.run.seed
-        model = fit_final(name, params, features, outcome_N, folds, config=config.stage2, seed=seed, n_jobs=1)
-        _write_feature_check(run, frame[known])
-        model_id = _write_bundle(run, model, chosen, n_patients=training["patient_id"].nunique())
+        frame = stage2_frame(run)
+        problem, config, seed = problem_of(run, frame), run.config.stage2, run.config.run.seed
+        n_patients = len(np.unique(problem.patient_N))
+        with cluster.session(run.config.engine):
+            searched = search_stage2(
+                problem,
+                config,
+                seed=seed,
+                uri=run.path("stage2", stages.fingerprint_of_search(run)),
+                engine=run.config.engine,
+                tell=tell,
+            )
+            models = fit_finalists(problem, searched, config, seed=seed, tell=tell)
+            nested = _nested(run, problem, tell)
+        name = searched.chosen.spec.algorithm
+
+        def write(algorithm: str) -> str:
+            record = searched.finalists[algorithm]
+            return write_run_bundle(
+                run, run.path("bundle"), models[algorithm], record, n_patients=n_patients, extra=nested
+            )
+
+        model_id = write(name)
+        if config.choice == "internal_test_as_paper":
+            _score_for_the_choice(run, tell)
+            name = choose_as_paper(run, models)
+            model_id = write(name)
+        write_search(run.path("stage2"), searched, models, chosen=name)
+        write_feature_check(run, frame)
+        model, chosen = models[name], searched.finalists[name]
         return {
             "algorithm": name,
+            "choice": config.choice,
             "cv_auroc": chosen.cv_auroc_mean,
             "cv_auroc_se": chosen.cv_auroc_se,
+            **nested,
             "threshold": model.threshold,
             "threshold_rule": model.in_force,
             "calibration": asdict(model.decision),
             "model_id": model_id,
-            "patients": training["patient_id"].nunique(),
+            "patients": n_patients,
         }
 
     return run.stage("tune", fingerprint=fingerprint, work=work, outputs=("bundle/bundle.json",))
+
+
+def _nested(run: Run, problem: Problem, tell: Tell) -> Record:
+    """Figures of the nested cross-validation, where one is asked for; its folds become ``stage2/nested.csv``."""
+    config = run.config
+    if not config.stage2.nested_splits:
+        return {}
+    table = nested_cross_validation(
+        problem,
+        config.stage2,
+        seed=config.run.seed,
+        uri=run.path("stage2", stages.fingerprint_of_search(run)),
+        engine=config.engine,
+        tell=tell,
+    )
+    storage.write_table(run.path("stage2", "nested.csv"), table)
+    return {
+        "nested_auroc": float(table["auroc"].mean()),
+        "nested_auroc_sd": float(table["auroc"].std(ddof=1)),
+        "nested_splits": config.stage2.nested_splits,
+    }
+
+
+def _score_for_the_choice(run: Run, tell: Tell) -> None:
+    """The internal test set through the members; any of the finalists can then be tried on what they say."""
+    score_rows_with_bundle(
+        intake.internal_rows(run),
+        bundle_uri=run.path("bundle"),
+        table_uri=run.path("stage2", "choosing"),
+        key=load_key(run.config.score.key_file),
+        run=run,
+        tell=tell,
+    )
 
 
 def score(run: Run, dataset: str, tell: Tell = silent) -> Record:
@@ -251,7 +294,7 @@ def score_rows_with_bundle(
             preprocess=spec.spec.preprocess,
             engine=run.config.engine,
             version=version,
-            lineage={**_lineage(run, "score", version), "model_id": spec.model_id},
+            lineage={**stages.lineage(run, "score", version), "model_id": spec.model_id},
             n_reasons=run.config.score.reasons,
             progress=_counted(tell, "radiographs"),
         )
@@ -276,7 +319,7 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
                     config=config.evaluation,
                     seed=config.run.seed,
                     truth=_truth(run, dataset),
-                    run_id=_run_id(run),
+                    run_id=stages.run_id(run),
                     outcome_name=config.outcome.column or "sarcopenia",
                 )
             )
@@ -288,6 +331,9 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
         headline = headline_table(table, interval_level=config.evaluation.interval_level)
         for name in ("headline.parquet", "headline.csv"):
             storage.write_table(run.path("results", name), headline)
+        algorithms = finalists_table(run, datasets)
+        for name in ("algorithms.parquet", "algorithms.csv"):
+            storage.write_table(run.path("results", name), algorithms)
         return {"rows": len(table)}
 
     fingerprint = stages.fingerprint(run, "evaluate")
@@ -341,127 +387,8 @@ def _ood_distances(run: Run, frame: pd.DataFrame, images_NSS: np.ndarray, member
     features_NF = pooled_features_of(member, images_NSS, fit=run.config.fit, engine=run.config.engine)
     training_N = (frame["split"] == TRAIN).to_numpy()
     reference = fit_reference(features_NF[training_N], backbone_hash=member_from_bytes(member).backbone_hash)
-    storage.write_bytes(run.path(_OOD_FILE), reference_to_bytes(reference))
+    storage.write_bytes(run.path(OOD_FILE), reference_to_bytes(reference))
     return reference.distance(features_NF)
-
-
-def _mu_only(config: RunConfig) -> list[str]:
-    """Targets that may be zero or less have no relative uncertainty to serve as a feature."""
-    return [target.name for target in config.targets if not target.positive]
-
-
-def _stage2_frame(run: Run) -> pd.DataFrame:
-    predictions = storage.read_table(run.path("predictions.parquet")).drop(columns=["patient_id", "split"])
-    cohort = intake.read_cohort(run, "derivation")
-    own = cohort.columns.difference(predictions.columns).union(["row_id"])
-    return cohort[own].merge(predictions, on="row_id", validate="one_to_one")
-
-
-def _search(
-    run: Run, features: pd.DataFrame, outcome_N: np.ndarray, folds: list[Fold], *, tell: Tell
-) -> list[TrialRecord]:
-    config = run.config
-    plan = RoundSearch(
-        algorithms=config.stage2.algorithms,
-        trials_per_algorithm=config.stage2.trials_per_algorithm,
-        trials_per_round=config.stage2.trials_per_round,
-        seed=config.run.seed,
-    )
-    with cluster.session(config.engine):
-        return search(
-            features,
-            outcome_N,
-            plan=plan,
-            folds=folds,
-            seed=config.run.seed,
-            uri=run.path("stage2", stages.fingerprint_of_search(run)),
-            engine=config.engine,
-            progress=_counted(tell, "trials"),
-        )
-
-
-def _write_trials(run: Run, records: list[TrialRecord], chosen: TrialRecord) -> None:
-    rows = [
-        {
-            "algorithm": record.spec.algorithm,
-            "number": record.spec.number,
-            "cv_auroc_mean": record.cv_auroc_mean,
-            "cv_auroc_se": record.cv_auroc_se,
-            "oof_f1": record.oof_f1,
-            "seconds": record.seconds,
-            "chosen": record is chosen,
-            "params": str(record.spec.params),
-            "auroc_per_fold": list(record.auroc_per_fold),
-        }
-        for record in records
-    ]
-    storage.write_table(run.path("stage2", "trials.parquet"), pd.DataFrame(rows))
-
-
-def _write_feature_check(run: Run, frame: pd.DataFrame) -> None:
-    """Features of training patients against those of tuning patients: they should look alike."""
-    names = [target.name for target in run.config.targets]
-    by_split = {
-        split: build_features(
-            frame[frame["split"] == split], run.config.clinical_features, names, mu_only=_mu_only(run.config)
-        )
-        for split in (TRAIN, TUNE)
-    }
-    rows = [
-        {
-            "feature": name,
-            "train_mean": float(by_split[TRAIN][name].mean()),
-            "tune_mean": float(by_split[TUNE][name].mean()),
-            "smd": smd_means(by_split[TRAIN][name], by_split[TUNE][name]),
-        }
-        for name in by_split[TRAIN].columns
-    ]
-    storage.write_table(run.path("stage2", "feature_check.csv"), pd.DataFrame(rows))
-
-
-def _write_bundle(run: Run, model: Any, chosen: TrialRecord, *, n_patients: int) -> str:
-    config = run.config
-    facts = run.finished("train")["facts"]
-    members = {
-        target.name: [
-            storage.read_bytes(run.path("members", target.name, f"member-{index:02d}.safetensors"))
-            for index in range(config.ensemble.members)
-            if member_name(target.name, index) not in facts.get("failed_members", [])
-        ]
-        for target in config.targets
-    }
-    recalibration = facts["recalibration"]
-    predictions = storage.read_table(run.path("predictions.parquet"))
-    tune_distance_N = predictions.loc[predictions["split"] == TUNE, "ood_distance"].to_numpy()
-    manifest = write_bundle(
-        run.path("bundle"),
-        members=members,
-        ood=storage.read_bytes(run.path(_OOD_FILE)),
-        stage2=model,
-        spec=BundleSpec(
-            targets=config.targets,
-            clinical_features=config.clinical_features,
-            preprocess=config.preprocess,
-            age_min_years=config.eligibility.age_min_years,
-            outcome=config.outcome,
-            batch_size=config.fit.batch_size,
-            sigma_scale=tuple(float(recalibration[target.name]["scale"]) for target in config.targets),
-            ood_threshold=alarm_threshold(tune_distance_N, config.ood.false_alarm_rate),
-        ),
-        metrics={
-            "cv_auroc_mean": chosen.cv_auroc_mean,
-            "cv_auroc_se": chosen.cv_auroc_se,
-            "oof_f1": chosen.oof_f1,
-            "training_patients": n_patients,
-            "recalibration": recalibration,
-            "ood_false_alarm_rate": false_alarm_rate_held(len(tune_distance_N), config.ood.false_alarm_rate),
-            "ood_false_alarm_rate_asked": config.ood.false_alarm_rate,
-            "ood_tuning_images": len(tune_distance_N),
-        },
-        lineage=_lineage(run, "tune", chosen.spec.key)
-        | {name: facts[name] for name in _TOLD_BY_TRAINING if name in facts},
-    )
-    return str(manifest["model_id"])
 
 
 def _truth(run: Run, dataset: str) -> pd.DataFrame | None:
@@ -475,16 +402,6 @@ def _truth(run: Run, dataset: str) -> pd.DataFrame | None:
 def _retryable(pointer: tables.Pointer) -> Record:
     """Rows that the store failed on: the stage stays unfinished, and the same command tries them again."""
     return {"retryable": pointer.n_retryable} if pointer.n_retryable else {}
-
-
-def _lineage(run: Run, stage: str, inputs: Any) -> dict[str, Any]:
-    return {"run_id": _run_id(run), "stage": stage, "inputs": fingerprint_of(inputs), "sarc_ray": __version__}
-
-
-def _run_id(run: Run) -> str:
-    """Names the run in tables: its name and its configuration. The same run on another engine has the same id."""
-    decisive = {key: value for key, value in to_mapping(run.config).items() if key != "engine"}
-    return f"{run.config.run.name}-{fingerprint_of(decisive)[:8]}"
 
 
 def _counted(tell: Tell, what: str) -> Callable[[int, int], None]:

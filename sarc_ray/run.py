@@ -41,7 +41,7 @@ from sarc_ray.stage1.ensemble import EnsembleConfig
 from sarc_ray.stage1.fit import FitConfig
 from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.ood import OodConfig
-from sarc_ray.stage2.cross_validation import Stage2Config
+from sarc_ray.stage2.settings import Stage2Config
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,8 +13,11 @@ from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL
 from sarc_ray.config import to_mapping
 from sarc_ray.errors import ConfigError
 from sarc_ray.run import Run, RunConfig, fingerprint_of
+from sarc_ray.stage2.settings import Stage2Config
 
-_AFTER_THE_SEARCH = ("calibration", "threshold")
+# Keys of stage 2 (or how they begin) that decide no trial, and those that only say how many there are: a search with a
+# larger budget goes on from the trials of the smaller one.
+_NOT_OF_THE_SEARCH = ("calibration", "threshold", "choice", "nested", "trials_per_algorithm", "minutes")
 _PRESET_WEIGHTS = ("random", "imagenet")
 
 
@@ -52,11 +55,21 @@ def fingerprint_of_members(run: Run) -> str:
 
 
 def fingerprint_of_search(run: Run) -> str:
-    """Short hash of what decides the trials; another calibration or threshold, say, searches nothing anew."""
+    """Short hash of what decides each trial; another calibration or threshold, say, searches nothing anew."""
     config = run.config
-    search = {key: value for key, value in to_mapping(config.stage2).items() if not key.startswith(_AFTER_THE_SEARCH)}
-    inputs = [fingerprint(run, "train"), search, config.clinical_features, config.outcome, config.run.seed]
+    inputs = [
+        fingerprint(run, "train"),
+        settings_of_search(config.stage2),
+        config.clinical_features,
+        config.outcome,
+        config.run.seed,
+    ]
     return fingerprint_of([__version__, inputs])
+
+
+def settings_of_search(config: Stage2Config) -> dict[str, Any]:
+    """Those settings of stage 2 that decide what a trial is and what comes of it."""
+    return {key: value for key, value in to_mapping(config).items() if not key.startswith(_NOT_OF_THE_SEARCH)}
 
 
 def finished(run: Run, stage: str) -> dict[str, Any]:
@@ -74,6 +87,17 @@ def finished(run: Run, stage: str) -> dict[str, Any]:
             f"'sarc-ray {verb}' again, or give the same settings (--set) as then"
         )
     return record
+
+
+def lineage(run: Run, stage: str, inputs: Any) -> dict[str, Any]:
+    """What a table or bundle says of where it comes from."""
+    return {"run_id": run_id(run), "stage": stage, "inputs": fingerprint_of(inputs), "sarc_ray": __version__}
+
+
+def run_id(run: Run) -> str:
+    """Names the run in tables: its name and its configuration. The same run on another engine has the same id."""
+    decisive = {key: value for key, value in to_mapping(run.config).items() if key != "engine"}
+    return f"{run.config.run.name}-{fingerprint_of(decisive)[:8]}"
 
 
 def labelled_datasets(config: RunConfig) -> list[str]:

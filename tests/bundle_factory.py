@@ -19,9 +19,10 @@ from sarc_ray.stage1.fit import TrainedMember
 from sarc_ray.stage1.network import NetworkConfig, build_network, normalise
 from sarc_ray.stage1.ood import fit_reference, reference_to_bytes
 from sarc_ray.stage1.scale import TargetScale
-from sarc_ray.stage2.cross_validation import Stage2Config, make_folds
+from sarc_ray.stage2.cross_validation import make_folds
 from sarc_ray.stage2.features import build_features
 from sarc_ray.stage2.model import Stage2Model, fit_final
+from sarc_ray.stage2.settings import Stage2Config
 
 SIZE_PX = 32
 TARGETS = (

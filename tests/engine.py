@@ -15,6 +15,7 @@ def engine_config(**changes):
         "member_retries": 2,
         "checkpoint_interval_s": 0.0,
         "trials_at_once": None,
+        "gpus_per_boosted_trial": 0,
         "rows_per_block": 16,
         "seconds_per_image": 60.0,
         "mebibytes_per_image": 1024,

@@ -24,11 +24,14 @@ ORDER = (
     ("bundle", "model_card"),
     ("scoring",),
     ("distributed",),
+    ("tuning",),
     ("run",),
     ("intake", "stages"),
+    ("run_stage2",),
     ("checkup",),
+    ("ladder",),
     ("pipeline", "reporting", "held_out", "explaining"),
-    ("demo", "proof", "screen", "scoring_request", "job", "inventory", "inspection"),
+    ("demo", "proof", "screen", "scoring_request", "table_tuning", "job", "inventory", "inspection"),
     ("cli",),
 )
 LEVEL = {room: level for level, group in enumerate(ORDER) for room in group}

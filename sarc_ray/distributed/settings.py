@@ -19,6 +19,8 @@ class EngineConfig:
         member_retries: how often a member whose worker died is started again from its last checkpoint.
         checkpoint_interval_s: shortest time between two training checkpoints of a member, in seconds.
         trials_at_once: upper limit of stage-2 trials at one time; null takes one per CPU of the nodes that are up.
+        gpus_per_boosted_trial: GPUs (a fraction is fine) reserved by a stage-2 trial of boosted trees, which are then
+            fitted there; 0 fits all on CPUs.
         rows_per_block: manifest rows fetched, decoded and written together (a unit of retry and resume).
         seconds_per_image: longest that reading one image may take (wall clock); then its process is ended and the row
             rejected as ``decoder_timeout``.
@@ -36,6 +38,7 @@ class EngineConfig:
     member_retries: int
     checkpoint_interval_s: float
     trials_at_once: int | None
+    gpus_per_boosted_trial: float
     rows_per_block: int
     seconds_per_image: float
     mebibytes_per_image: int
@@ -49,7 +52,8 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: found {value}, must be at least 1")
-        for name in ("gpus_per_member", "gpus_per_scorer", "member_retries", "checkpoint_interval_s"):
+        not_negative = ("gpus_per_member", "gpus_per_scorer", "gpus_per_boosted_trial")
+        for name in (*not_negative, "member_retries", "checkpoint_interval_s"):
             value = getattr(self, name)
             if value < 0:
                 raise ValueError(f"{name}: found {value}, must not be negative")

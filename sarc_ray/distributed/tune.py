@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import tempfile
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,22 +21,12 @@ from sarc_ray.distributed.cluster import cpu_count
 from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.distributed.stream import Progress
 from sarc_ray.errors import TrainingError
-from sarc_ray.stage2.cross_validation import Fold, evaluate_params
-from sarc_ray.stage2.search import RoundSearch, TrialSpec
+from sarc_ray.stage2.algorithms import ALGORITHMS
+from sarc_ray.stage2.cross_validation import Bar, CvResult, Fold, evaluate_against
+from sarc_ray.stage2.search import RoundSearch, TrialRecord, TrialSpec
 
 _METRIC = "cv_auroc_mean"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialRecord:
-    """One finished trial, as kept in ``trials/<key>.json`` of the search's folder."""
-
-    spec: TrialSpec
-    cv_auroc_mean: float
-    cv_auroc_se: float
-    oof_f1: float
-    auroc_per_fold: tuple[float, ...]
-    seconds: float
+_NUMBERS = (_METRIC, "cv_auroc_se", "oof_f1", "seconds")
 
 
 def search(
@@ -61,7 +53,8 @@ def search(
         progress: called with (trials done, trials in all).
 
     Returns:
-        The records in trial order. The same for any number of workers.
+        The records in trial order, pruned trials among them. The same for any number of workers, but where the plan
+        has a limit of time.
 
     Raises:
         TrainingError: a trial failed; the finished ones stay on record.
@@ -87,13 +80,20 @@ def _run(
     seed: int,
     engine: EngineConfig,
 ) -> None:
-    trainable = tune.with_parameters(_trial, features=features, outcome_N=outcome_N, folds=tuple(folds), seed=seed)
+    trainable = tune.with_parameters(
+        _trial,
+        features=features,
+        outcome_N=outcome_N,
+        folds=tuple(folds),
+        seed=seed,
+        on_gpu=engine.gpus_per_boosted_trial > 0,
+    )
     searcher.slots = engine.trials_at_once or cpu_count()
     # Tune insists on a folder for its own snapshots; ours are the records, so its folder does not outlive the search.
     with tempfile.TemporaryDirectory(prefix="sarc-ray-tune-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Tune warns of deprecations inside itself
         tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1}),
+            tune.with_resources(trainable, functools.partial(_resources, gpus=engine.gpus_per_boosted_trial)),
             tune_config=tune.TuneConfig(
                 num_samples=searcher.plan.total,
                 search_alg=searcher,
@@ -109,18 +109,36 @@ def _short_name(trial: Any) -> str:
     return str(trial.trial_id)
 
 
+def _resources(config: Mapping[str, Any], *, gpus: float) -> tune.PlacementGroupFactory:
+    """A core for each trial, and for one of boosted trees its share of a GPU where it is to have one."""
+    wants_gpu = gpus > 0 and ALGORITHMS[config["algorithm"]].gpu is not None
+    return tune.PlacementGroupFactory([{"CPU": 1, **({"GPU": gpus} if wants_gpu else {})}])
+
+
 def _trial(
-    config: Mapping[str, Any], *, features: pd.DataFrame, outcome_N: np.ndarray, folds: Sequence[Fold], seed: int
+    config: Mapping[str, Any],
+    *,
+    features: pd.DataFrame,
+    outcome_N: np.ndarray,
+    folds: Sequence[Fold],
+    seed: int,
+    on_gpu: bool,
 ) -> None:
     """One trial in a worker: unpack, one pure call, report."""
     started = time.perf_counter()
-    result = evaluate_params(config["algorithm"], config["params"], features, outcome_N, folds, seed=seed, n_jobs=1)
+    bar = Bar(**config["bar"]) if config["bar"] else None
+    result = evaluate_against(
+        bar, config["algorithm"], config["params"], features, outcome_N, folds, seed=seed, n_jobs=1, on_gpu=on_gpu
+    )
+    if isinstance(result, CvResult):
+        found = {_METRIC: result.cv_auroc_mean, "cv_auroc_se": result.cv_auroc_se, "oof_f1": result.oof_f1}
+    else:
+        found = {_METRIC: float(result.auroc_per_fold.mean()), "cv_auroc_se": math.nan, "oof_f1": math.nan}
     tune.report(
         {
-            _METRIC: result.cv_auroc_mean,
-            "cv_auroc_se": result.cv_auroc_se,
-            "oof_f1": result.oof_f1,
+            **found,
             "auroc_per_fold": list(result.auroc_per_fold),
+            "pruned": not isinstance(result, CvResult),
             "seconds": time.perf_counter() - started,
         }
     )
@@ -151,7 +169,13 @@ class _RecordedSearch(Searcher):
             return None
         spec = self._ready.pop(0)
         self._running[trial_id] = spec
-        return {"algorithm": spec.algorithm, "number": spec.number, "params": spec.params}
+        bar = self.plan.bar
+        return {
+            "algorithm": spec.algorithm,
+            "number": spec.number,
+            "params": spec.params,
+            "bar": asdict(bar) if bar is not None else None,
+        }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tune tells: keep the record, then let the plan go on."""
@@ -160,12 +184,11 @@ class _RecordedSearch(Searcher):
             self.n_failed += 1
             self.first_error = self.first_error or f"trial {spec.key} with {spec.params} failed"
             return
+        numbers = {name: float(result[name]) for name in _NUMBERS}
         values = {
-            "cv_auroc_mean": float(result[_METRIC]),
-            "cv_auroc_se": float(result["cv_auroc_se"]),
-            "oof_f1": float(result["oof_f1"]),
+            **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
             "auroc_per_fold": [float(v) for v in result["auroc_per_fold"]],
-            "seconds": float(result["seconds"]),
+            "pruned": bool(result["pruned"]),
         }
         storage.write_json(storage.join(self._uri, f"{spec.key}.json"), {"params": spec.params, **values})
         self._take(spec, values)
@@ -182,9 +205,14 @@ class _RecordedSearch(Searcher):
                 self._ready.append(spec)
 
     def _take(self, spec: TrialSpec, values: Mapping[str, Any]) -> None:
-        per_fold = tuple(values["auroc_per_fold"])
-        self.records[spec.key] = TrialRecord(spec=spec, **{**values, "auroc_per_fold": per_fold})
-        self.plan.record(spec.key, values[_METRIC])
+        self.records[spec.key] = TrialRecord(
+            spec=spec,
+            # JSON has no NaN: what a pruned trial does not have is null there.
+            **{name: math.nan if values[name] is None else values[name] for name in _NUMBERS},
+            auroc_per_fold=tuple(values["auroc_per_fold"]),
+            pruned=values["pruned"],
+        )
+        self.plan.record(self.records[spec.key])
         if self._progress is not None:
             self._progress(len(self.records), self.plan.total)
 

@@ -11,7 +11,7 @@ or hurt the ranking.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -48,6 +48,7 @@ class Integer:
     high: int
     step: int = 1
     log: bool = False
+    why: str = field(kw_only=True, repr=False)
 
     def suggest(self, trial: Trial, name: str) -> int:
         """Draw a value."""
@@ -65,6 +66,7 @@ class Real:
     low: float
     high: float
     log: bool = False
+    why: str = field(kw_only=True, repr=False)
 
     def suggest(self, trial: Trial, name: str) -> float:
         """Draw a value."""
@@ -80,6 +82,7 @@ class Choice:
     """One of some words."""
 
     options: tuple[str, ...]
+    why: str = field(kw_only=True, repr=False)
 
     def suggest(self, trial: Trial, name: str) -> str:
         """Draw a value."""
@@ -92,11 +95,19 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Algorithm:
-    """One algorithm: what it is called in the report, how its unfitted estimator is made, what is searched."""
+    """One algorithm: what it is called in the report, how its unfitted estimator is made, what is searched.
+
+    Attributes:
+        label: for people.
+        make: from hyper-parameters, seed and threads.
+        space: what is searched, and why so far.
+        gpu: arguments by which it is fitted on a GPU; None where it knows none.
+    """
 
     label: str
     make: Callable[[dict[str, Any], int, int], Any]
     space: Mapping[str, Integer | Real | Choice]
+    gpu: Mapping[str, Any] | None = None
 
 
 def _random_forest(params: dict[str, Any], seed: int, n_jobs: int) -> RandomForestClassifier:
@@ -136,17 +147,23 @@ def _lightgbm(params: dict[str, Any], seed: int, n_jobs: int) -> Any:
     )
 
 
-_CLASS_WEIGHT = Choice(("none", "balanced"))
+_CLASS_WEIGHT = Choice(("none", "balanced"), why="moves probabilities, and may help or hurt the ranking")
+_TREES = "more trees are never worse, only slower, so a coarse step"
+_LEAF = "the parameter that matters: it smooths the probabilities"
+_TURNS = "below 1, features that say the same take turns"
+_SHRINKAGE = "traded against the number of trees"
+_ROWS = "below 1, trees see different patients and err less alike"
+_PENALTY = "from hardly any shrinking of leaves to strong"
 
 ALGORITHMS: dict[str, Algorithm] = {
     "random_forest": Algorithm(
         label="Random forest",
         make=_random_forest,
         space={
-            "n_estimators": Integer(100, 300, step=100),  # more trees are never worse, only slower: a coarse step
-            "max_depth": Integer(2, 10),  # ten is as good as unlimited at some hundreds of patients
-            "min_samples_leaf": Integer(1, 40, log=True),  # the parameter that matters: smooths probabilities
-            "max_features": Real(0.1, 1.0),  # correlated features: from one at a time to all
+            "n_estimators": Integer(100, 300, step=100, why=_TREES),
+            "max_depth": Integer(2, 10, why="ten is as good as unlimited at some hundreds of patients"),
+            "min_samples_leaf": Integer(1, 40, log=True, why=_LEAF),
+            "max_features": Real(0.1, 1.0, why="correlated features: from one at a time to all"),
             "class_weight": _CLASS_WEIGHT,
         },
     ),
@@ -154,22 +171,27 @@ ALGORITHMS: dict[str, Algorithm] = {
         label="Regularised logistic regression",
         make=_logistic_regression,
         space={
-            "C": Real(1e-2, 1e2, log=True),  # from strongly shrunk to nearly unpenalised, on standardised features
-            "l1_ratio": Real(0.0, 1.0),  # ridge to lasso: ridge suits correlated features, lasso drops useless ones
+            "C": Real(1e-2, 1e2, log=True, why="from strongly shrunk to nearly unpenalised, on standardised features"),
+            "l1_ratio": Real(
+                0.0,
+                1.0,
+                why="ridge (0) suits correlated features, lasso (1) drops useless ones; elastic net between",
+            ),
             "class_weight": _CLASS_WEIGHT,
         },
     ),
     "xgboost": Algorithm(
         label="Extreme gradient boosting",
         make=_xgboost,
+        gpu={"device": "cuda"},
         space={
-            "n_estimators": Integer(50, 300, step=50),  # no early stopping: it would need patients of its own
-            "learning_rate": Real(0.01, 0.3, log=True),  # traded against the number of trees
-            "max_depth": Integer(1, 5),  # one is an additive model; interactions beyond a few are noise here
-            "min_child_weight": Real(1.0, 20.0, log=True),  # leaves of at least this much information
-            "subsample": Real(0.5, 1.0),
-            "colsample_bytree": Real(0.4, 1.0),  # correlated features take turns
-            "reg_lambda": Real(0.1, 30.0, log=True),
+            "n_estimators": Integer(50, 300, step=50, why="no early stopping, which would need patients of its own"),
+            "learning_rate": Real(0.01, 0.3, log=True, why=_SHRINKAGE),
+            "max_depth": Integer(1, 5, why="1 is an additive model; interactions beyond a few are noise here"),
+            "min_child_weight": Real(1.0, 20.0, log=True, why="no leaf with less information than this"),
+            "subsample": Real(0.5, 1.0, why=_ROWS),
+            "colsample_bytree": Real(0.4, 1.0, why=_TURNS),
+            "reg_lambda": Real(0.1, 30.0, log=True, why=_PENALTY),
             "class_weight": _CLASS_WEIGHT,
         },
     ),
@@ -177,24 +199,27 @@ ALGORITHMS: dict[str, Algorithm] = {
         label="Extremely randomised trees",
         make=_extra_trees,
         space={
-            "n_estimators": Integer(100, 300, step=100),
-            "max_depth": Integer(3, 14),  # random cuts waste some levels, so deeper than a forest
-            "min_samples_leaf": Integer(1, 40, log=True),
-            "max_features": Real(0.1, 1.0),
+            "n_estimators": Integer(100, 300, step=100, why=_TREES),
+            "max_depth": Integer(3, 14, why="random cuts waste some levels, so deeper than a forest"),
+            "min_samples_leaf": Integer(1, 40, log=True, why=_LEAF),
+            "max_features": Real(0.1, 1.0, why="correlated features: from one at a time to all"),
             "class_weight": _CLASS_WEIGHT,
         },
     ),
     "lightgbm": Algorithm(
         label="Light gradient boosting machine",
         make=_lightgbm,
+        gpu={"device_type": "gpu"},
         space={
-            "n_estimators": Integer(50, 300, step=50),
-            "learning_rate": Real(0.01, 0.3, log=True),
-            "num_leaves": Integer(2, 16, log=True),  # leaf-wise growth: this, not depth, is its complexity
-            "min_child_samples": Integer(5, 60, log=True),  # its default of 20 is half of what a fold's events leave
-            "subsample": Real(0.5, 1.0),
-            "colsample_bytree": Real(0.4, 1.0),
-            "reg_lambda": Real(0.01, 30.0, log=True),
+            "n_estimators": Integer(50, 300, step=50, why="no early stopping, which would need patients of its own"),
+            "learning_rate": Real(0.01, 0.3, log=True, why=_SHRINKAGE),
+            "num_leaves": Integer(2, 16, log=True, why="it grows leaf by leaf: this, not depth, is its complexity"),
+            "min_child_samples": Integer(
+                5, 60, log=True, why="its default of 20 is half of what the events of a fold leave"
+            ),
+            "subsample": Real(0.5, 1.0, why=_ROWS),
+            "colsample_bytree": Real(0.4, 1.0, why=_TURNS),
+            "reg_lambda": Real(0.01, 30.0, log=True, why=_PENALTY),
             "class_weight": _CLASS_WEIGHT,
         },
     ),
@@ -217,7 +242,7 @@ def suggest(name: str, trial: Trial) -> dict[str, Any]:
     return {key: parameter.suggest(trial, key) for key, parameter in _algorithm(name).space.items()}
 
 
-def build(name: str, params: Params, *, seed: int, n_jobs: int) -> Any:
+def build(name: str, params: Params, *, seed: int, n_jobs: int, on_gpu: bool = False) -> Any:
     """Make the unfitted scikit-learn estimator of one algorithm. Class weighting belongs to :func:`fit`.
 
     Args:
@@ -225,6 +250,7 @@ def build(name: str, params: Params, *, seed: int, n_jobs: int) -> Any:
         params: exactly the keys of its search space, each within its range.
         seed: of the estimator's own randomness.
         n_jobs: threads while fitting.
+        on_gpu: fit boosted trees on a GPU; the others stay on the CPU.
 
     Raises:
         ConfigError: unknown algorithm, or a parameter that is missing, unknown or out of range.
@@ -238,10 +264,20 @@ def build(name: str, params: Params, *, seed: int, n_jobs: int) -> Any:
         if not parameter.allows(params[key]):
             raise ConfigError(f"{name}.{key}: found {params[key]!r}, allowed: {parameter}")
     constructor = {key: value for key, value in params.items() if key != "class_weight"}
-    return algorithm.make(constructor, seed, n_jobs)
+    estimator = algorithm.make(constructor, seed, n_jobs)
+    return estimator.set_params(**algorithm.gpu) if on_gpu and algorithm.gpu else estimator
 
 
-def fit(name: str, params: Params, x_NF: Float, y_N: npt.NDArray[np.int64], *, seed: int, n_jobs: int) -> Any:
+def fit(
+    name: str,
+    params: Params,
+    x_NF: Float,
+    y_N: npt.NDArray[np.int64],
+    *,
+    seed: int,
+    n_jobs: int,
+    on_gpu: bool = False,
+) -> Any:
     """Fit one algorithm.
 
     Class weight "balanced" gives each class half of the total weight, as in scikit-learn; it enters every algorithm
@@ -254,6 +290,7 @@ def fit(name: str, params: Params, x_NF: Float, y_N: npt.NDArray[np.int64], *, s
         y_N: 0/1 labels, shape (n_rows,), both classes present.
         seed: of the estimator's own randomness.
         n_jobs: threads.
+        on_gpu: as in :func:`build`.
 
     Returns:
         The fitted scikit-learn estimator (of xgboost and lightgbm: their scikit-learn classes).
@@ -262,7 +299,7 @@ def fit(name: str, params: Params, x_NF: Float, y_N: npt.NDArray[np.int64], *, s
         ConfigError: as :func:`build`.
         EvaluationError: one class only, or NaN among the features.
     """
-    estimator = build(name, params, seed=seed, n_jobs=n_jobs)
+    estimator = build(name, params, seed=seed, n_jobs=n_jobs, on_gpu=on_gpu)
     _check_training_table(x_NF, y_N)
     weight_N = np.ones(len(y_N))
     if params["class_weight"] == "balanced":

@@ -1,95 +1,28 @@
-"""Repeated, stratified, patient-grouped cross-validation, and the choice of a model by it alone.
+"""Repeated, stratified, patient-grouped cross-validation of one set of hyper-parameters.
 
-Shapes: N rows (one per image), F features, R repeats, K folds of a repeat.
-
-The paper fine-tuned by three-fold five-repeat cross-validation and then chose on its internal test set (Ryu et al.
-2023, "Step 2"). Here the choice uses out-of-fold predictions only, so that the test set stays untouched.
+Shapes: N rows (one per image), F features, R repeats, K folds of a repeat. Three folds five times over are the
+paper's (Ryu et al. 2023, "Step 2").
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
 from sarc_ray.errors import EvaluationError
-from sarc_ray.stage2.algorithms import ALGORITHMS, Float, Params, fit
-from sarc_ray.stage2.calibration import METHODS, Method
-from sarc_ray.stage2.thresholds import RULES, Rule
+from sarc_ray.stage2.algorithms import Float, Params, fit
 from sarc_ray.stats.discrimination import auroc, confusion_at, f1, youden_threshold
 
 Labels = npt.NDArray[np.int64]
 _EVENTS_PER_FOLD = 2
-_MOST_OF_AIMS = {
-    "threshold_sensitivity": 1.0,
-    "threshold_specificity": 1.0,
-    "threshold_alerts_per_10000": 10_000.0,
-    "threshold_cost_ratio": 1e6,
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage2Config:
-    """How stage 2 is searched, chosen and calibrated.
-
-    Args:
-        algorithms: keys of ``ALGORITHMS``.
-        trials_per_algorithm: hyper-parameter draws of each algorithm.
-        trials_per_round: draws that each algorithm's study is asked for before it is told any result; more workers
-            than algorithms times this stand idle, fewer rounds learn less from each other.
-        n_splits: folds of one repeat.
-        n_repeats: repeats, each with folds of its own.
-        calibration: how raw scores become probabilities; in force only where it improves Brier and ICI out of fold.
-        threshold: the rule whose threshold is in force; the bundle holds those of all rules.
-        threshold_sensitivity: the least sensitivity, of rule ``sensitivity``.
-        threshold_specificity: the least specificity, of rule ``specificity``.
-        threshold_alerts_per_10000: the most flagged of 10,000 rows, of rule ``alerts_per_10000``.
-        threshold_cost_ratio: what a missed patient costs where a false alarm costs 1, of rule ``cost_ratio``.
-    """
-
-    algorithms: tuple[str, ...]
-    trials_per_algorithm: int
-    trials_per_round: int
-    n_splits: int
-    n_repeats: int
-    calibration: Method
-    threshold: Rule
-    threshold_sensitivity: float
-    threshold_specificity: float
-    threshold_alerts_per_10000: float
-    threshold_cost_ratio: float
-
-    def __post_init__(self) -> None:
-        if not self.algorithms or len(set(self.algorithms)) < len(self.algorithms):
-            raise ValueError(f"algorithms: found {list(self.algorithms)}; name one or more, each once")
-        for name in self.algorithms:
-            if name not in ALGORITHMS:
-                raise ValueError(f"algorithms: {name!r} is not known; allowed: {', '.join(ALGORITHMS)}")
-        for field, least in (("trials_per_algorithm", 1), ("trials_per_round", 1), ("n_splits", 2), ("n_repeats", 1)):
-            if getattr(self, field) < least:
-                raise ValueError(f"{field}: found {getattr(self, field)}, allowed: {least} or more")
-        for field, allowed in (("calibration", METHODS), ("threshold", RULES)):
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{field}: found {getattr(self, field)!r}, allowed: {', '.join(allowed)}")
-        for field, most in _MOST_OF_AIMS.items():
-            if not 0.0 < getattr(self, field) <= most:
-                raise ValueError(f"{field}: found {getattr(self, field)}, allowed: above 0, up to {most:g}")
-
-    @property
-    def aims(self) -> dict[Rule, float | None]:
-        """What each rule for a threshold is given; None for those that take nothing."""
-        return {
-            "youden": None,
-            "f1": None,
-            "sensitivity": self.threshold_sensitivity,
-            "specificity": self.threshold_specificity,
-            "alerts_per_10000": self.threshold_alerts_per_10000,
-            "cost_ratio": self.threshold_cost_ratio,
-        }
+# The choice looks at trials within one standard error of the best. On a part of the folds one may lie further behind
+# by chance, so this many are asked for before it is given up.
+_HOPELESS_SE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +124,41 @@ def check_labels(y: npt.ArrayLike, groups: npt.ArrayLike) -> tuple[Labels, npt.N
     return raw_N.astype(np.int64), groups_N
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The best finished trial, as what a running one is compared with.
+
+    Attributes:
+        auroc_per_fold: of the best trial, in the order of the folds.
+        cv_auroc_se: standard error of its mean.
+    """
+
+    auroc_per_fold: tuple[float, ...]
+    cv_auroc_se: float
+
+    def excludes(self, auroc_so_far: Float) -> bool:
+        """True where a trial with these AUROCs on the first folds is too far behind on just these folds."""
+        behind = float(np.mean(self.auroc_per_fold[: len(auroc_so_far)]) - np.mean(auroc_so_far))
+        return behind > _HOPELESS_SE * self.cv_auroc_se
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A trial that was given up; its AUROCs on the folds it was evaluated on. Nothing of it can be chosen."""
+
+    auroc_per_fold: Float
+
+
 def evaluate_params(
-    name: str, params: Params, X: npt.ArrayLike, y: npt.ArrayLike, folds: Sequence[Fold], *, seed: int, n_jobs: int
+    name: str,
+    params: Params,
+    X: npt.ArrayLike,
+    y: npt.ArrayLike,
+    folds: Sequence[Fold],
+    *,
+    seed: int,
+    n_jobs: int,
+    on_gpu: bool = False,
 ) -> CvResult:
     """Cross-validate one algorithm with one set of hyper-parameters.
 
@@ -208,18 +174,42 @@ def evaluate_params(
         folds: of :func:`make_folds`; every row is tested once in each repeat.
         seed: of the estimators; each fold gets a seed of its own, the same for every trial.
         n_jobs: threads while fitting.
+        on_gpu: fit boosted trees on a GPU.
 
     Raises:
         ConfigError: unknown algorithm or hyper-parameters.
         EvaluationError: NaN among the features.
     """
+    result = evaluate_against(None, name, params, X, y, folds, seed=seed, n_jobs=n_jobs, on_gpu=on_gpu)
+    assert isinstance(result, CvResult), "without a bar nothing is given up"
+    return result
+
+
+def evaluate_against(
+    bar: Bar | None,
+    name: str,
+    params: Params,
+    X: npt.ArrayLike,
+    y: npt.ArrayLike,
+    folds: Sequence[Fold],
+    *,
+    seed: int,
+    n_jobs: int,
+    on_gpu: bool = False,
+) -> CvResult | Pruned:
+    """As :func:`evaluate_params`, but given up after any repeat in which ``bar`` excludes the trial."""
     x_NF, y_N = np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.int64)
     n_repeats = 1 + max(fold.repeat for fold in folds)
     oof_RN = np.full((n_repeats, len(y_N)), np.nan)
     auroc_per_fold = np.empty(len(folds))
     seeds = np.random.SeedSequence(seed).generate_state(len(folds))
     for i, fold in enumerate(folds):
-        fitted = fit(name, params, x_NF[fold.train], y_N[fold.train], seed=int(seeds[i] >> 1), n_jobs=n_jobs)
+        repeat_ended = i > 0 and fold.repeat != folds[i - 1].repeat
+        if bar is not None and repeat_ended and bar.excludes(auroc_per_fold[:i]):
+            return Pruned(auroc_per_fold[:i])
+        fitted = fit(
+            name, params, x_NF[fold.train], y_N[fold.train], seed=int(seeds[i] >> 1), n_jobs=n_jobs, on_gpu=on_gpu
+        )
         raw = np.asarray(fitted.predict_proba(x_NF[fold.test])[:, 1], dtype=np.float64)
         oof_RN[fold.repeat, fold.test] = raw
         auroc_per_fold[i] = auroc(y_N[fold.test], raw)
@@ -257,39 +247,3 @@ def _between(threshold: float, scores: Float) -> float:
     """
     lower = scores[scores < threshold]
     return float((threshold + lower.max()) / 2.0) if lower.size else float(threshold)
-
-
-class Candidate(Protocol):
-    """The part of a result that the choice looks at; a :class:`CvResult`, or a record of one."""
-
-    @property
-    def cv_auroc_mean(self) -> float:
-        """Mean of the fold AUROCs."""
-
-    @property
-    def cv_auroc_se(self) -> float:
-        """Its standard error."""
-
-    @property
-    def oof_f1(self) -> float:
-        """F1 at the out-of-fold Youden threshold."""
-
-
-def choose(results: Sequence[Candidate]) -> int:
-    """Index of the chosen result.
-
-    The best mean AUROC sets the mark; among all within one standard error (of that best) below it, the best F1 at the
-    out-of-fold Youden threshold wins; then the higher mean AUROC, then the earlier result. Only the results and their
-    order count, so the choice is the same whatever computed them.
-
-    Raises:
-        EvaluationError: no results, or one whose mean AUROC is not finite.
-    """
-    if not results:
-        raise EvaluationError("choice: there are no cross-validation results to choose from")
-    means = np.asarray([result.cv_auroc_mean for result in results])
-    if not np.isfinite(means).all():
-        raise EvaluationError("choice: a result has no mean AUROC; every trial must be evaluated on all folds")
-    best = int(np.argmax(means))
-    candidates = np.flatnonzero(means >= means[best] - results[best].cv_auroc_se)
-    return min(candidates.tolist(), key=lambda i: (-results[i].oof_f1, -means[i], i))

@@ -13,8 +13,9 @@ import pandas as pd
 from sarc_ray.errors import EvaluationError
 from sarc_ray.stage2.algorithms import Float, Params, fit
 from sarc_ray.stage2.calibration import Calibration, CalibrationDecision, calibrate
-from sarc_ray.stage2.cross_validation import CvResult, Fold, Labels, Stage2Config, evaluate_params
+from sarc_ray.stage2.cross_validation import CvResult, Fold, Labels, evaluate_params
 from sarc_ray.stage2.portable import Fitted, portable
+from sarc_ray.stage2.settings import Stage2Config
 from sarc_ray.stage2.thresholds import OperatingPoint, operating_points, points_stated
 
 

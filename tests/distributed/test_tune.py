@@ -7,8 +7,9 @@ import pytest
 from sarc_ray import storage
 from sarc_ray.distributed.tune import search
 from sarc_ray.errors import TrainingError
-from sarc_ray.stage2.cross_validation import choose, evaluate_params, make_folds
-from sarc_ray.stage2.search import RoundSearch
+from sarc_ray.stage2.choice import choose
+from sarc_ray.stage2.cross_validation import evaluate_params, make_folds
+from sarc_ray.stage2.search import RoundSearch, TrialRecord
 from tests.engine import engine_config
 
 ALGORITHMS = ("logistic_regression", "lightgbm")
@@ -24,19 +25,44 @@ def problem():
     return features, outcome_N, folds
 
 
-def plan():
-    return RoundSearch(algorithms=ALGORITHMS, trials_per_algorithm=3, trials_per_round=2, seed=SEED)
+def plan(*, trials=3, prune=False, minutes=None):
+    return RoundSearch(
+        algorithms=ALGORITHMS,
+        trials_per_algorithm=trials,
+        trials_per_round=2,
+        minutes_per_algorithm=minutes,
+        prune=prune,
+        seed=SEED,
+    )
 
 
-def run_search(problem, uri, **engine):
+def run_search(problem, uri, *, asked=None, **engine):
     features, outcome_N, folds = problem
     return search(
-        features, outcome_N, plan=plan(), folds=folds, seed=SEED, uri=str(uri), engine=engine_config(**engine)
+        features,
+        outcome_N,
+        plan=asked or plan(),
+        folds=folds,
+        seed=SEED,
+        uri=str(uri),
+        engine=engine_config(**engine),
     )
 
 
 def facts(records):
     return [(record.spec, record.auroc_per_fold, record.cv_auroc_mean, record.oof_f1) for record in records]
+
+
+def as_record(spec, cv):
+    return TrialRecord(
+        spec=spec,
+        cv_auroc_mean=cv.cv_auroc_mean,
+        cv_auroc_se=cv.cv_auroc_se,
+        oof_f1=cv.oof_f1,
+        auroc_per_fold=tuple(cv.auroc_per_fold),
+        pruned=False,
+        seconds=1.0,
+    )
 
 
 def direct_search(problem):
@@ -49,7 +75,7 @@ def direct_search(problem):
             spec,
             evaluate_params(spec.algorithm, spec.params, features, outcome_N, folds, seed=SEED, n_jobs=1),
         )
-        asked.record(spec.key, results[spec.key][1].cv_auroc_mean)
+        asked.record(as_record(spec, results[spec.key][1]))
     ordered = [results[key] for key in sorted(results)]
     return [(spec, tuple(cv.auroc_per_fold), cv.cv_auroc_mean, cv.oof_f1) for spec, cv in ordered]
 
@@ -83,10 +109,11 @@ def test_a_complete_record_needs_no_engine(tmp_path, problem):
             "cv_auroc_se": 0.1,
             "oof_f1": 0.5,
             "auroc_per_fold": [0.7] * 6,
+            "pruned": False,
             "seconds": 1.0,
         }
         storage.write_json(f"{uri}/trials/{spec.key}.json", record)
-        asked.record(spec.key, 0.7)
+        asked.record(TrialRecord(spec=spec, **{key: value for key, value in record.items() if key != "params"}))
     assert [record.cv_auroc_mean for record in run_search(problem, tmp_path)] == [0.7] * 6
 
 
@@ -95,3 +122,27 @@ def test_a_failing_trial_is_named(ray_session, tmp_path, problem):
     broken = (features.assign(bmi_kg_m2=np.nan), outcome_N, folds)
     with pytest.raises(TrainingError, match=r"0 of 6 trials finished.*failed"):
         run_search(broken, tmp_path)
+
+
+def test_a_larger_budget_goes_on_from_the_trials_on_record(ray_session, tmp_path, problem):
+    first = run_search(problem, tmp_path, asked=plan(trials=2))
+    more = run_search(problem, tmp_path, asked=plan(trials=4))
+    assert len(more) == 8
+    seconds = {record.spec.key: record.seconds for record in more}
+    assert all(seconds[record.spec.key] == record.seconds for record in first)  # not run again
+
+
+def test_pruned_trials_are_on_record_and_the_same_for_any_number_of_workers(ray_session, tmp_path, problem):
+    folds = problem[2]
+    one = run_search(problem, tmp_path / "one", asked=plan(trials=8, prune=True), trials_at_once=1)
+    two = run_search(problem, tmp_path / "two", asked=plan(trials=8, prune=True), trials_at_once=2)
+    assert [(r.spec, r.auroc_per_fold, r.pruned) for r in one] == [(r.spec, r.auroc_per_fold, r.pruned) for r in two]
+    again = run_search(problem, tmp_path / "one", asked=plan(trials=8, prune=True))
+    assert [(r.spec, r.seconds, r.pruned) for r in again] == [(r.spec, r.seconds, r.pruned) for r in one]
+    for record in one:
+        assert len(record.auroc_per_fold) == (3 if record.pruned else len(folds))
+        assert record.pruned == bool(np.isnan(record.oof_f1))
+
+
+def test_a_limit_of_time_ends_the_rounds(ray_session, tmp_path, problem):
+    assert len(run_search(problem, tmp_path, asked=plan(trials=8, minutes=1e-6))) == 4  # the first round of each

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from sarc_ray.config import from_mapping, load_preset
-from sarc_ray.stage2.cross_validation import Stage2Config, make_folds
+from sarc_ray.stage2.cross_validation import make_folds
 from sarc_ray.stage2.features import build_features
 from sarc_ray.stage2.model import Stage2Model, fit_final
+from sarc_ray.stage2.settings import Stage2Config
 
 CLINICAL = ("age_years", "sex", "bmi_kg_m2")
 TARGETS = ("alm_kg", "hgs_kg", "crt_s")

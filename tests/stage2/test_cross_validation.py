@@ -5,15 +5,21 @@ import pytest
 from sklearn.metrics import f1_score, roc_auc_score, roc_curve
 
 from sarc_ray.errors import EvaluationError
-from sarc_ray.stage2.cross_validation import CvResult, Stage2Config, choose, evaluate_params, make_folds
+from sarc_ray.stage2.choice import choose
+from sarc_ray.stage2.cross_validation import CvResult, evaluate_params, make_folds
+from sarc_ray.stage2.settings import Stage2Config
 from tests.stage2.cohort import CHEAP, draw
 
 CONFIG = Stage2Config(
     algorithms=("random_forest", "lightgbm"),
     trials_per_algorithm=3,
     trials_per_round=2,
+    minutes_per_algorithm=None,
+    prune=False,
     n_splits=3,
     n_repeats=5,
+    nested_splits=0,
+    choice="cross_validation",
     calibration="sigmoid",
     threshold="youden",
     threshold_sensitivity=0.9,
@@ -31,6 +37,9 @@ CONFIG = Stage2Config(
         ({"algorithms": ("svm",)}, "'svm' is not known"),
         ({"trials_per_algorithm": 0}, "trials_per_algorithm: found 0"),
         ({"n_splits": 1}, "n_splits: found 1, allowed: 2 or more"),
+        ({"nested_splits": 1}, "nested_splits: found 1, allowed: 0 \\(none\\), or 2 or more"),
+        ({"minutes_per_algorithm": 0.0}, "minutes_per_algorithm: found 0.0, allowed: above 0, or null"),
+        ({"choice": "test_set"}, "choice: found 'test_set', allowed: cross_validation, internal_test_as_paper"),
         ({"threshold": "kappa"}, "threshold: found 'kappa', allowed: youden, f1, sensitivity, specificity"),
         ({"calibration": "platt"}, "calibration: found 'platt', allowed: sigmoid, isotonic, beta, none"),
         ({"threshold_sensitivity": 1.1}, "threshold_sensitivity: found 1.1, allowed: above 0, up to 1"),

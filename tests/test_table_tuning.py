@@ -1,0 +1,137 @@
+"""``tune`` on any table: what it refuses, what it writes, and that it goes on where it was."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sarc_ray import storage, table_tuning
+from sarc_ray.errors import ConfigError, EvaluationError
+from sarc_ray.stage2.persist import from_bytes
+from sarc_ray.stats.discrimination import auroc
+from sarc_ray.table_tuning import TableRequest, load_run_for, read_problem, read_request, tune_table
+
+SETTINGS = [
+    "stage2.algorithms=[logistic_regression, lightgbm]",
+    "stage2.trials_per_algorithm=2",
+    "stage2.trials_per_round=2",
+    "stage2.n_repeats=2",
+    "evaluation.n_boot=50",
+    "engine.num_cpus=2",
+]
+
+
+def draw(n, seed):
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(rng.normal(size=(n, 3)).round(4), columns=["lactate", "pulse", "noise"])
+    logit = 1.5 * frame["lactate"] - frame["pulse"] - 1.0
+    return frame.assign(
+        died=(rng.random(n) < 1 / (1 + np.exp(-logit))).astype(int), ward=[f"w{i // 2}" for i in range(n)]
+    )
+
+
+def request(tmp_path, **changes):
+    values = {
+        "table": str(tmp_path / "train.csv"),
+        "outcome": "died",
+        "to": str(tmp_path / "out"),
+        "group": "ward",
+        "features": (),
+        "test": None,
+    }
+    return TableRequest(**(values | changes))
+
+
+@pytest.fixture
+def tables(tmp_path):
+    draw(200, 1).to_csv(tmp_path / "train.csv", index=False)
+    draw(150, 2).to_parquet(tmp_path / "test.parquet")
+    return tmp_path
+
+
+def test_a_table_becomes_a_model_that_scores_another_table(ray_session, tables):
+    asked = request(tables, test=str(tables / "test.parquet"))
+    record = tune_table(asked, load_run_for(asked, None, SETTINGS))
+    assert not record["skipped"]
+    model = from_bytes(storage.read_bytes(storage.join(asked.to, "model.skops")))
+    assert set(model.feature_names) == {"lactate", "pulse", "noise"}
+    test = draw(150, 2)
+    scores = pd.read_parquet(tables / "out" / "test_scores.parquet")
+    np.testing.assert_array_equal(scores["score"], model.predict(test)[1])
+    assert auroc(test["died"], scores["score"]) > 0.75
+    algorithms = pd.read_csv(tables / "out" / "algorithms.csv")
+    stated = algorithms.query("chosen and dataset == 'test' and metric == 'auroc'")["estimate"].item()
+    assert stated == pytest.approx(auroc(test["died"], scores["score"]))
+    assert set(algorithms["algorithm"]) == {"logistic_regression", "lightgbm"}
+    said = storage.read_json(storage.join(asked.to, "model.json"))
+    assert said["algorithm"] == record["facts"]["algorithm"] == model.algorithm
+    assert sum(point["in_force"] for point in said["thresholds"]) == 1
+
+
+def test_unchanged_it_does_nothing_and_with_a_larger_budget_it_goes_on(ray_session, tables):
+    asked = request(tables)
+    tune_table(asked, load_run_for(asked, None, SETTINGS))
+    assert tune_table(asked, load_run_for(asked, None, SETTINGS))["skipped"]
+    first = pd.read_parquet(tables / "out" / "trials.parquet").set_index(["algorithm", "number"])["seconds"]
+    more = load_run_for(asked, None, [*SETTINGS, "stage2.trials_per_algorithm=3"])
+    assert not tune_table(asked, more)["skipped"]
+    second = pd.read_parquet(tables / "out" / "trials.parquet").set_index(["algorithm", "number"])["seconds"]
+    assert len(second) == 6
+    assert (second.loc[first.index] == first).all()
+
+
+def test_nested_cross_validation_tells_what_the_procedure_is_worth(ray_session, tables):
+    asked = request(tables)
+    tune_table(asked, load_run_for(asked, None, [*SETTINGS, "stage2.nested_splits=2"]))
+    nested = pd.read_csv(tables / "out" / "nested.csv")
+    assert nested["n"].sum() == 200
+    assert nested["n_events"].sum() == draw(200, 1)["died"].sum()
+    assert nested["auroc"].between(0.6, 1.0).all()
+    assert set(nested["algorithm"]) <= {"logistic_regression", "lightgbm"}
+
+
+def test_groups_stay_together(tables):
+    problem = read_problem(request(tables), str(tables / "train.csv"))
+    assert len(np.unique(problem.patient_N)) == 100
+    assert list(problem.features) == ["lactate", "pulse", "noise"]
+    alone = read_problem(request(tables, group=None, features=("pulse",)), str(tables / "train.csv"))
+    assert len(np.unique(alone.patient_N)) == 200
+    assert list(alone.features) == ["pulse"]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        ({"pulse": "fast"}, {}, EvaluationError, r"row 1, column pulse: found 'fast'; allowed: a number.*200 rows"),
+        ({"pulse": None}, {}, EvaluationError, r"row 1, column pulse: found nothing; allowed: a number"),
+        ({"died": 2}, {}, EvaluationError, r"row 1, column died: found 2; allowed: 0 or 1"),
+        (
+            {},
+            {"outcome": "dead"},
+            EvaluationError,
+            r"column 'dead' is absent; found: lactate, pulse, noise, died, ward",
+        ),
+        ({}, {"features": ("died",)}, ConfigError, r"--features: 'died' is the outcome or the group too"),
+        ({}, {"features": ("age",)}, EvaluationError, r"column 'age' is absent"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_named(tmp_path, change, options, error, message):
+    draw(200, 1).assign(**change).to_csv(tmp_path / "train.csv", index=False)
+    with pytest.raises(error, match=message):
+        read_problem(request(tmp_path, **options), str(tmp_path / "train.csv"))
+
+
+def test_a_table_has_no_test_set_to_choose_on(tables):
+    asked = request(tables)
+    with pytest.raises(ConfigError, match=r"stage2.choice: found 'internal_test_as_paper', allowed for a table"):
+        tune_table(asked, load_run_for(asked, None, ["stage2.choice=internal_test_as_paper"]))
+
+
+def test_options_that_belong_together():
+    assert read_request(None, None, None, group=None, features=None, test=None) is None
+    with pytest.raises(ConfigError, match="--outcome and --to not given"):
+        read_request("train.csv", None, None, group=None, features=None, test=None)
+    with pytest.raises(ConfigError, match="--table and --outcome and --to not given"):
+        read_request(None, None, None, group="ward", features=None, test=None)
+    found = read_request("train.csv", "died", "out", group=None, features="a, b", test=None)
+    assert found.features == ("a", "b")
+    assert table_tuning.MODEL_FILE == "model.skops"
