@@ -87,8 +87,13 @@ def train_epochs(
     network = network.to(device, memory_format=torch.contiguous_format)
     optimizer, loss_of = torch.optim.Adam(network.parameters(), lr=learning_rate), nn.GaussianNLLLoss()
     pin = device.type == "cuda"
-    train_loader = DataLoader(train, batch_size, shuffle=True, num_workers=WORKERS, pin_memory=pin)
-    tune_loader = DataLoader(tune, batch_size, num_workers=WORKERS, pin_memory=pin)
+    # Started anew, not forked: Ray and torch hold threads and locks in this process, and a fork of it waits for ever.
+    # Kept between epochs, and started before the clock: a long training does not feel their start.
+    workers = {"num_workers": WORKERS, "multiprocessing_context": "spawn", "persistent_workers": True}
+    train_loader = DataLoader(train, batch_size, shuffle=True, pin_memory=pin, **workers)
+    tune_loader = DataLoader(tune, batch_size, pin_memory=pin, **workers)
+    for loader in (train_loader, tune_loader):
+        next(iter(loader))
     mean, sd = train.y_N.mean(), train.y_N.std()
     seconds = []
     for _ in range(epochs):
