@@ -26,6 +26,7 @@ from sarc_ray.distributed.train import train_members
 from sarc_ray.errors import EvaluationError
 from sarc_ray.evaluation.results import evaluate_dataset, headline_table
 from sarc_ray.evaluation.table_one import table_one
+from sarc_ray.ladder import write_ladder
 from sarc_ray.privacy import load_key, pseudonyms
 from sarc_ray.run import Run, RunConfig, fingerprint_of
 from sarc_ray.run_stage2 import (
@@ -301,7 +302,7 @@ def score_rows_with_bundle(
 
 
 def evaluate(run: Run, tell: Tell = silent) -> Record:
-    """Results table, Table 1 and headline figures of every scored data set that has labels."""
+    """Results table, Table 1, headline figures, finalists and ladder of every scored data set that has labels."""
     config = run.config
     datasets = stages.labelled_datasets(config)
     for dataset in datasets:
@@ -334,10 +335,12 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
         algorithms = finalists_table(run, datasets)
         for name in ("algorithms.parquet", "algorithms.csv"):
             storage.write_table(run.path("results", name), algorithms)
+        write_ladder(run, datasets)
         return {"rows": len(table)}
 
     fingerprint = stages.fingerprint(run, "evaluate")
-    return run.stage("evaluate", fingerprint=fingerprint, work=work, outputs=("results/results.parquet",))
+    outputs = ("results/results.parquet", "results/ladder.parquet")
+    return run.stage("evaluate", fingerprint=fingerprint, work=work, outputs=outputs)
 
 
 def _n_training(frame: pd.DataFrame) -> int:

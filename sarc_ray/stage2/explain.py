@@ -125,16 +125,16 @@ class TopReasons:
         """
         found = self.explainer.explain(X)
         order_NF = np.argsort(-np.abs(found.values), axis=1, kind="stable")
-        rows_N = np.arange(len(X))
+        value_NF = np.take_along_axis(found.values, order_NF, axis=1)
+        name_NF = np.asarray([*found.feature_names], dtype=object)[order_NF]
+        name_NF[value_NF == 0.0] = None
+        value_NF = np.where(value_NF == 0.0, np.nan, value_NF)
         columns: dict[str, Any] = {}
         for rank, (name, amount) in enumerate(reason_columns(self.n)):
-            if rank >= len(found.feature_names):
-                columns |= {name: np.full(len(X), None), amount: np.full(len(X), np.nan)}
-                continue
-            feature_N = order_NF[:, rank]
-            value_N = found.values[rows_N, feature_N]
-            columns[name] = np.where(value_N != 0.0, np.asarray(found.feature_names, dtype=object)[feature_N], None)
-            columns[amount] = np.where(value_N != 0.0, value_N, np.nan)
+            # Fewer features than reasons: the rest stays empty.
+            there = rank < name_NF.shape[1]
+            columns[name] = name_NF[:, rank] if there else np.full(len(X), None)
+            columns[amount] = value_NF[:, rank] if there else np.full(len(X), np.nan)
         return pd.DataFrame(columns, index=X.index)
 
 
