@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sarc_ray.bundle import BundleSpec
 
+# Metrics that have a section of their own.
+_TOLD_APART = ("recalibration", "local_recalibration")
+_LOCAL = {"none": "none", "intercept": "intercept", "intercept_and_slope": "intercept and slope"}
+_REBASED = "prevalence"
 _RULES = {
     "youden": "Youden's index",
     "f1": "largest F1",
@@ -60,10 +64,11 @@ def model_card(manifest: Mapping[str, Any], spec: BundleSpec) -> str:
         "",
         "Cross-validated on the training patients, not on a test set.",
         "",
-        *_table({key: value for key, value in manifest["metrics"].items() if key != "recalibration"}),
+        *_table({key: value for key, value in manifest["metrics"].items() if key not in _TOLD_APART}),
         "",
-        *_thresholds(manifest["thresholds"]),
+        *_thresholds(manifest["thresholds"], rebased=manifest["calibration"]["method"] == _REBASED),
         *_recalibrations(manifest["metrics"].get("recalibration", {})),
+        *_local(manifest["metrics"].get("local_recalibration")),
         "## Lineage",
         "",
         *_table(manifest["lineage"]),
@@ -85,6 +90,14 @@ def said_of_calibration(decision: Mapping[str, Any]) -> str:
     if decision["method"] == "none":
         figures = f"; out of fold Brier {decision['brier']:.4f}, ICI {decision['ici']:.4f}"
         return f"No calibration was asked for{figures}: scores are raw scores"
+    if decision["method"] == _REBASED:
+        return f"Scores are re-based to another prevalence ({decision['why']})"
+    if decision["method"] in _LOCAL:
+        return (
+            f"Scores are recalibrated on a local sample ({_LOCAL[decision['method']]}): of its patients who were not "
+            f"drawn, Brier {decision['brier']:.4f} without and {decision['brier_calibrated']:.4f} with it, ICI "
+            f"{decision['ici']:.4f} and {decision['ici_calibrated']:.4f}"
+        )
     name = str(decision["method"]).capitalize()
     state = "in force" if decision["kept"] else "not in force, scores are raw scores"
     if decision["brier_calibrated"] is None:
@@ -115,7 +128,7 @@ def said_of_rule(point: Mapping[str, Any]) -> str:
     return _RULES[str(point["rule"])].format(point["aim"])
 
 
-def _thresholds(thresholds: Sequence[Mapping[str, Any]]) -> list[str]:
+def _thresholds(thresholds: Sequence[Mapping[str, Any]], *, rebased: bool) -> list[str]:
     """Every rule's threshold, and what it does."""
     names = ("threshold", "sensitivity", "specificity", "ppv", "npv", "f1")
     rows = []
@@ -124,10 +137,11 @@ def _thresholds(thresholds: Sequence[Mapping[str, Any]]) -> list[str]:
         alerts = "-" if point["alerts_per_10000"] is None else f"{point['alerts_per_10000']:.0f}"
         chosen = "in force" if point["in_force"] else ""
         rows.append(f"| {said_of_rule(point)} | {figures}{alerts} | {chosen} |")
+    prevalence = "the prevalence above" if rebased else "their prevalence"
     return [
         "## Thresholds",
         "",
-        "What each would do to patients like the training patients, at their prevalence. Counted on the out-of-fold",
+        f"What each would do to patients like the training patients, at {prevalence}. Counted on the out-of-fold",
         "scores on which it was chosen, so that the figures are a little too good.",
         "",
         "| rule | score | sensitivity | specificity | PPV | NPV | F1 | flagged of 10,000 | |",
@@ -147,10 +161,15 @@ def _limits(lineage: Mapping[str, Any]) -> list[str]:
         "- Stage 2 learned from predictions for patients whom the networks had learned from (`in_sample`): the",
         "  cross-validated figures above are too good, and scores of new patients may be badly calibrated.",
     ]
+    on_test = [
+        "- The algorithm was chosen by F1 in the internal test set, as the paper did (`internal_test_as_paper`): the",
+        "  figures of that test set are too good.",
+    ]
     return [
         "- It knows the patients, devices and views that it was trained on; evaluate it locally before any use.",
         "- Missing clinical features are not imputed: such patients get no score.",
         *(in_sample if lineage.get("training_features") == "in_sample" else []),
+        *(on_test if lineage.get("choice") == "internal_test_as_paper" else []),
         "- An association with the outcome, not a cause; the threshold fits the training prevalence.",
         "- This card is generated: what it does not say about the training patients, the bundle does not know.",
     ]
@@ -191,6 +210,29 @@ def _recalibrations(decisions: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "",
         "| target | decision | factor | NLL | after | distance | after | patients |",
         "|---|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def _local(decision: Mapping[str, Any] | None) -> list[str]:
+    """What was decided about the scores on a local sample, and on which figures."""
+    if decision is None:
+        return []
+    rows = [
+        f"| {_LOCAL[one['method']]} | {one['slope']:.4f} | {one['intercept']:.4f} | {one['brier']:.4f} | "
+        f"{one['ici']:.4f} | {'kept' if one['method'] == decision['kept'] else ''} |"
+        for one in decision["candidates"]
+    ]
+    return [
+        "## Local recalibration",
+        "",
+        f"On {decision['n_patients']} patients, {decision['n_patients_with']} with `{decision['label']}`; mean score",
+        f"{decision['mean_score']:.4f}, share with the outcome {decision['prevalence']:.4f}. Brier and ICI are of",
+        f"patients who were not among those drawn for the fit, means of {decision['n_boot']} draws.",
+        "",
+        "| candidate | slope | intercept | Brier | ICI | |",
+        "|---|---|---|---|---|---|",
         *rows,
         "",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ from sarc_ray.report.content import (
     Operating,
     Report,
     Results,
+    Search,
     TestSet,
 )
 from sarc_ray.report.explanations import choose_examples
@@ -115,6 +117,7 @@ def gather(run: Run) -> Report:
         table_one=_tables_one(run, cohort, names),
         results=results,
         operating=_operating(manifest),
+        search=_search(run),
         ladder=_ladder(run),
         **explained,
         examples=_examples(run, bundle, internal),
@@ -180,6 +183,18 @@ def _operating(manifest: BundleManifest) -> Operating:
     points = pd.DataFrame(list(manifest.thresholds))
     points.insert(2, "said", [said_of_rule(point) for point in manifest.thresholds])
     return Operating(calibration=manifest.calibration, said=said_of_calibration(manifest.calibration), points=points)
+
+
+def _search(run: Run) -> Search | Absent:
+    uri, nested = run.path("results", "algorithms.parquet"), run.path("stage2", "nested.csv")
+    if not storage.exists(uri):
+        return Absent(reason="The algorithms were not compared; run 'sarc-ray evaluate' again.")
+    config = run.config.stage2
+    return Search(
+        algorithms=storage.read_table(uri),
+        choice=config.choice,
+        nested=pd.read_csv(io.BytesIO(storage.read_bytes(nested))) if config.nested_splits else None,
+    )
 
 
 def _ladder(run: Run) -> pd.DataFrame | Absent:

@@ -14,7 +14,19 @@ from sarc_ray.stats import bootstrap
 from sarc_ray.stats.arrays import normal_quantile
 
 CROSS_VALIDATION = "cross_validation"
-COLUMNS = ("algorithm", "chosen", "dataset", "metric", "estimate", "ci_low", "ci_high", "n", "n_events", "na_reason")
+COLUMNS = (
+    "algorithm",
+    "chosen",
+    "dataset",
+    "metric",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "n",
+    "n_events",
+    "params",
+    "na_reason",
+)
 
 
 def cross_validated(trials: pd.DataFrame, *, confidence_level: float) -> pd.DataFrame:
@@ -22,7 +34,7 @@ def cross_validated(trials: pd.DataFrame, *, confidence_level: float) -> pd.Data
 
     Args:
         trials: one row per trial: ``algorithm``, ``finalist``, ``chosen``, ``pruned``, ``cv_auroc_mean``,
-            ``cv_auroc_se``, ``oof_f1``, ``seconds``.
+            ``cv_auroc_se``, ``oof_f1``, ``seconds``, ``params``.
         confidence_level: of the normal interval of the mean AUROC, from its standard error.
 
     Returns:
@@ -37,7 +49,13 @@ def cross_validated(trials: pd.DataFrame, *, confidence_level: float) -> pd.Data
             continue
         finalist = best.iloc[0]
         mean, se = float(finalist["cv_auroc_mean"]), float(finalist["cv_auroc_se"])
-        known = {"algorithm": name, "chosen": bool(finalist["chosen"]), "dataset": CROSS_VALIDATION, "na_reason": ""}
+        known = {
+            "algorithm": name,
+            "chosen": bool(finalist["chosen"]),
+            "dataset": CROSS_VALIDATION,
+            "params": str(finalist["params"]),
+            "na_reason": "",
+        }
         figures = {
             "auroc": (mean, max(mean - z * se, 0.0), min(mean + z * se, 1.0)),
             "f1": (float(finalist["oof_f1"]), np.nan, np.nan),
@@ -68,7 +86,7 @@ def algorithm_table(
     Returns:
         Rows of the columns ``COLUMNS``.
     """
-    known = {"algorithm": algorithm, "chosen": chosen, "dataset": dataset}
+    known = {"algorithm": algorithm, "chosen": chosen, "dataset": dataset, "params": ""}
     label_N = numbers(frame, "outcome")
     size = {"n": len(frame), "n_events": int(label_N.sum())}
     if len(frame) < config.min_cell_size:

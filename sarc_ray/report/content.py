@@ -130,6 +130,21 @@ class Operating:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """What came of the search of stage 2.
+
+    Attributes:
+        algorithms: table of :mod:`sarc_ray.evaluation.algorithm_table`.
+        choice: ``cross_validation`` or ``internal_test_as_paper``.
+        nested: one row per outer fold: ``algorithm``, ``cv_auroc``, ``auroc``; None where it was not asked for.
+    """
+
+    algorithms: pd.DataFrame
+    choice: str
+    nested: pd.DataFrame | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
     """One patient's picture with a heat map per target, or why there is none.
 
@@ -241,6 +256,7 @@ class Report:
         table_one: tables of ``sarc_ray.evaluation.table_one``, by label.
         results: the results table.
         operating: what was decided about calibration and threshold.
+        search: the algorithms and which was chosen.
         ladder: table of :mod:`sarc_ray.evaluation.ladder`.
         shap: the SHAP values.
         importance: permutation importance.
@@ -266,6 +282,7 @@ class Report:
     table_one: Mapping[str, pd.DataFrame]
     results: Results
     operating: Operating
+    search: Search | Absent
     ladder: pd.DataFrame | Absent
     shap: ShapValues | Absent
     importance: Importance | Absent

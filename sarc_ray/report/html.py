@@ -120,6 +120,7 @@ def sections(report: Report) -> tuple[Section, ...]:
         _uncertainty_section(report),
         _discrimination_section(report),
         _calibration_section(report),
+        _search_section(report),
         _decisions_section(report),
         _ladder_section(report),
         _reasons_section(report),
@@ -229,6 +230,16 @@ def _calibration_section(report: Report) -> Section:
         title="Calibration",
         text="Figure S3 of the paper: does a score of 0.2 mean that 20 in 100 such patients have the outcome?",
         content=tuple(figures.calibration_figure(report, test_set) for test_set in report.test_sets),
+    )
+
+
+def _search_section(report: Report) -> Section:
+    shown = (decisions.algorithms_view(report), decisions.nested_view(report))
+    return Section(
+        anchor="algorithms",
+        title="Algorithms",
+        text="Table S1 of the paper: the best trial of each algorithm, and which became the model.",
+        content=tuple(part for part in shown if part is not None),
     )
 
 

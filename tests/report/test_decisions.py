@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pandas as pd
+
 from sarc_ray.report import decisions
 
 
@@ -30,3 +32,53 @@ def test_thresholds_mark_the_one_in_force(report):
         ("specificity of 0.99 or more", "0.9000", "0.700", "0.800", "\u2013", "0.950", "\u2013", "2500"),
     )
     assert view.numbers.equals(report.operating.points)
+
+
+def test_table_s1_has_a_line_per_algorithm_and_marks_the_chosen(report):
+    view = decisions.algorithms_view(report)
+    assert [row[0] for row in view.rows] == ["extra trees (chosen)", "logistic regression"]
+    assert view.groups == (
+        ("", 4),
+        ("Cross-validation", 2),
+        ("Internal test set", 4),
+        ("External test set", 4),
+        ("", 1),
+    )
+    extra, logistic = view.rows
+    assert extra[1:6] == ("2", "1", "1.0", "0.820 (0.800 to 0.840)", "0.500")
+    # A linear change of the scores changes no AUROC, but moves them over the threshold.
+    assert extra[6].split()[0] == logistic[6].split()[0]
+    assert extra[8] != logistic[8]
+    assert extra[-1] == "{'C': 1.0}"
+    assert "Chosen by cross-validation alone" in view.note
+    assert set(view.numbers["dataset"]) == {"cross_validation", "test_internal", "test_external"}
+
+
+def test_the_choice_of_the_paper_is_warned_of(report):
+    search = dataclasses.replace(report.search, choice="internal_test_as_paper")
+    note = decisions.algorithms_view(dataclasses.replace(report, search=search)).note
+    assert "internal_test_as_paper" in note
+    assert "too good" in note
+
+
+def test_nested_cross_validation_is_shown_where_there_is_one(report):
+    assert decisions.nested_view(report) is None
+    nested = pd.DataFrame(
+        {
+            "fold": [0, 1],
+            "n": [50, 51],
+            "n_events": [8, 9],
+            "algorithm": ["extra_trees", "xgboost"],
+            "cv_auroc": [0.8, 0.9],
+            "auroc": [0.7, 0.8],
+            "f1": [0.5, 0.5],
+            "brier": [0.1, 0.2],
+        }
+    )
+    search = dataclasses.replace(report.search, nested=nested)
+    view = decisions.nested_view(dataclasses.replace(report, search=search))
+    assert view.rows == (
+        ("1", "50", "extra trees", "0.800", "0.700", "0.100"),
+        ("2", "51", "xgboost", "0.900", "0.800", "0.200"),
+        ("Mean", "101", "", "0.850", "0.750", "0.150"),
+    )

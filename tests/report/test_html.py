@@ -215,6 +215,7 @@ def test_a_run_with_one_target_and_little_else(tmp_path):
         test_sets=(dataclasses.replace(whole.test_sets[0], frame=frame),),
         table_one={},
         results=Results(table=evaluate(frame, None, "test_internal", targets=(target,))),
+        search=Absent(reason="The algorithms were not compared."),
         ladder=Absent(reason="The ladder was not climbed."),
         shap=Absent(reason="The bundle is away."),
         importance=Absent(reason="The bundle is away."),
@@ -226,6 +227,7 @@ def test_a_run_with_one_target_and_little_else(tmp_path):
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     for reason in (
         "The bundle is away.",
+        "The algorithms were not compared.",
         "The ladder was not climbed.",
         "has no column sex",
         "No archive is configured.",
@@ -235,7 +237,7 @@ def test_a_run_with_one_target_and_little_else(tmp_path):
     ):
         assert reason in page.text
     assert "with any finding" in page.text
-    assert facts == {"figures": 1 + 1 + 1 + 4 + 1, "tables": 5, "absent": 7}
+    assert facts == {"figures": 1 + 1 + 1 + 4 + 1, "tables": 5, "absent": 8}
 
 
 def test_text_is_escaped(report, parts):
