@@ -22,7 +22,7 @@ from sarc_ray.cohort.definitions import DEFINITIONS, GUIDELINES, QUANTITIES, Out
 from sarc_ray.cohort.schema import COLUMNS, REQUIRED_COLUMNS, TargetConfig
 from sarc_ray.config import PRESETS, load_preset
 from sarc_ray.errors import REASONS
-from sarc_ray.evaluation import table_one
+from sarc_ray.evaluation import ladder, table_one
 from sarc_ray.evaluation.plan import COMPARISONS, OUTCOME_METRICS, TARGET_METRICS, EvaluationConfig, make_plan
 from sarc_ray.evaluation.results import headline_table
 from sarc_ray.evaluation.rows import Sheet
@@ -30,6 +30,7 @@ from sarc_ray.imaging.heads import HEAD_SCHEMA
 from sarc_ray.inventory.take import MANIFEST_COLUMNS
 from sarc_ray.run import RunConfig
 from sarc_ray.scoring import score_schema
+from sarc_ray.stage2.algorithms import ALGORITHMS, Choice, Integer, Real
 
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "sarc_ray"
@@ -173,6 +174,24 @@ HEADLINE_MEANINGS = {
     "p_value": "where there is a test",
     "ideal": "the same metric of the simulator's ideal; missing without truth",
     "attained_over_ideal": "the ratio, for metrics where larger is better",
+}
+LADDER_MEANINGS = {
+    "dataset": "`test_internal` or `test_external`",
+    "learner": "`chosen`: the bundle's algorithm and hyper-parameters; `ridge`: ridge logistic regression, not searched",
+    "algorithm": "of the learner",
+    "rung": "`sarc_f` (as recorded), `clinical`, `means` (with the predicted values), `uncertainties` (with all features)",
+    "comparator": "the rung that it is compared with; empty for an AUROC of its own",
+    "metric": "`auroc`, or `auroc_difference` (rung - comparator)",
+    "estimate": "the figure; missing where `na_reason` says why",
+    "ci_low": "lower end of the interval",
+    "ci_high": "upper end of the interval",
+    "confidence_level": "of the interval, from `evaluation.confidence_level`",
+    "p_value": "of a difference, two-sided",
+    "n": "scored rows with a label, and with both scores where two are compared",
+    "n_events": "of these, rows with the outcome",
+    "method": "`DeLong`, or `DeLong paired, two-sided`",
+    "na_reason": "why a figure, or its interval, is missing",
+    "run_id": "of the evaluating run",
 }
 TABLE_ONE_MEANINGS = {
     "variable": "label and unit",
@@ -408,11 +427,34 @@ def metric_table() -> str:
     return "\n".join(parts)
 
 
+def search_space_table() -> str:
+    """Every hyper-parameter of every algorithm: range, scale, and why so far."""
+    rows = []
+    for algorithm in ALGORITHMS.values():
+        for number, (name, parameter) in enumerate(algorithm.space.items()):
+            label = algorithm.label if number == 0 else ""
+            rows.append([label, f"`{name}`", *_range(parameter), parameter.why])
+    return _table(("algorithm", "hyper-parameter", "range", "scale", "why"), rows)
+
+
+def _range(parameter: Integer | Real | Choice) -> tuple[str, str]:
+    if isinstance(parameter, Choice):
+        return ", ".join(parameter.options), ""
+    step = f", step {parameter.step}" if isinstance(parameter, Integer) and parameter.step > 1 else ""
+    return f"{parameter.low:g} to {parameter.high:g}{step}", "log" if parameter.log else "linear"
+
+
 def headline_columns() -> str:
     """Columns of the headline table."""
     empty = headline_table(_empty_results(), interval_level=0.9)
     _check_meanings("HEADLINE_MEANINGS", HEADLINE_MEANINGS, list(empty.columns))
     return _table(("column", "meaning"), [[f"`{name}`", meaning] for name, meaning in HEADLINE_MEANINGS.items()])
+
+
+def ladder_columns() -> str:
+    """Columns of the ladder's table."""
+    _check_meanings("LADDER_MEANINGS", LADDER_MEANINGS, list(ladder.COLUMNS))
+    return _table(("column", "meaning"), [[f"`{name}`", LADDER_MEANINGS[name]] for name in ladder.COLUMNS])
 
 
 def table_one_columns() -> str:
@@ -457,7 +499,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "inventory": inventory_table,
     "results": results_table,
     "metrics": metric_table,
+    "search-space": search_space_table,
     "headline": headline_columns,
+    "ladder": ladder_columns,
     "table-one": table_one_columns,
 }
 
