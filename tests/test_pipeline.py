@@ -189,8 +189,11 @@ def test_another_calibration_or_threshold_searches_nothing_anew(run, settings, t
     changes = ["stage2.threshold=specificity", "stage2.calibration=none"]
     other = load_run("demo", [*settings, *changes, f"run.directory={tmp_path}/run"])
     assert stages.fingerprint(other, "tune") != stages.fingerprint(run, "tune")
-    more = load_run("demo", [*settings, "stage2.trials_per_algorithm=3"])
-    assert stages.fingerprint_of_search(more) != stages.fingerprint_of_search(run)
+    longer = load_run("demo", [*settings, "stage2.trials_per_algorithm=3"])
+    assert stages.fingerprint_of_search(longer) == stages.fingerprint_of_search(run)  # goes on from the trials made
+    assert stages.fingerprint(longer, "tune") != stages.fingerprint(run, "tune")
+    sharper = load_run("demo", [*settings, "stage2.n_repeats=3"])
+    assert stages.fingerprint_of_search(sharper) != stages.fingerprint_of_search(run)
     monkeypatch.setattr("sarc_ray.distributed.tune._run", fail)
     facts = pipeline.tune(other)["facts"]
     bundle = load_bundle(other.path("bundle"))
@@ -200,6 +203,40 @@ def test_another_calibration_or_threshold_searches_nothing_anew(run, settings, t
     assert facts["calibration"]["why"] == "stage2.calibration: none"
     assert facts["calibration"]["brier"] == first.calibration["brier"]
     assert bundle.model_id != first.model_id
+
+
+def test_every_algorithm_is_compared_on_every_test_set(run):
+    """The chosen one's figures are those of the score table; there is a finalist of each algorithm."""
+    table = storage.read_table(run.path("results", "algorithms.parquet"))
+    assert set(table["algorithm"]) == {"logistic_regression", "lightgbm"}
+    assert set(table["dataset"]) == {"cross_validation", "test_internal", "test_external"}
+    chosen = run.finished("tune")["facts"]["algorithm"]
+    assert set(table.loc[table["chosen"], "algorithm"]) == {chosen}
+    results = storage.read_table(run.path("results", "results.parquet"))
+    for dataset in ("test_internal", "test_external"):
+        for metric in ("auroc", "sensitivity", "brier"):
+            same = (results["dataset"] == dataset) & (results["metric"] == metric) & (results["subgroup"] == "all")
+            of_score = results[same & (results["score"] == "score") & (results["comparator"] == "")]["estimate"].item()
+            mine = (table["algorithm"] == chosen) & (table["dataset"] == dataset) & (table["metric"] == metric)
+            assert table[mine]["estimate"].item() == pytest.approx(of_score, abs=1e-9)
+
+
+def test_the_choice_of_the_paper_takes_the_best_f1_in_the_internal_test_set(run, settings, tmp_path, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise AssertionError("a trial was run")
+
+    shutil.copytree(run.config.run.directory, tmp_path / "run")
+    other = load_run("demo", [*settings, "stage2.choice=internal_test_as_paper", f"run.directory={tmp_path}/run"])
+    monkeypatch.setattr("sarc_ray.distributed.tune._run", fail)
+    facts = pipeline.tune(other)["facts"]
+    table = storage.read_table(run.path("results", "algorithms.parquet"))
+    f1 = table[(table["dataset"] == "test_internal") & (table["metric"] == "f1")].set_index("algorithm")["estimate"]
+    assert f1[facts["algorithm"]] == f1.max()
+    assert read_manifest_of(other.path("bundle")).stage2["algorithm"] == facts["algorithm"]
+    assert read_manifest_of(other.path("bundle")).lineage["choice"] == "internal_test_as_paper"
+    assert "too good" in storage.read_text(other.path("bundle", "model_card.md"))
+    trials = storage.read_table(other.path("stage2", "trials.parquet"))
+    assert trials.loc[trials["chosen"], "algorithm"].item() == facts["algorithm"]
 
 
 def test_results_have_the_papers_metrics_with_the_ideal_beside_them(run):
