@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sarc_ray import __version__, storage
+from sarc_ray import __version__, bundle, storage
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL
 from sarc_ray.config import to_mapping
 from sarc_ray.errors import ConfigError
 from sarc_ray.run import Run, RunConfig, fingerprint_of
+from sarc_ray.stage1 import checkpoint
+from sarc_ray.stage2 import persist
 from sarc_ray.stage2.settings import Stage2Config
 
 # Keys of stage 2 (or how they begin) that decide no trial, and those that only say how many there are: a search with a
@@ -30,7 +32,7 @@ def inputs_of(run: Run, stage: str) -> Any:
         return [fingerprint_of_members(run), config.ensemble]
     if stage == "tune":
         settings = (config.ood, config.stage2, config.clinical_features, config.outcome)
-        return [fingerprint(run, "train"), *settings, config.run.seed]
+        return [fingerprint(run, "train"), *settings, config.run.seed, persist.SCHEMA_VERSION, bundle.SCHEMA_VERSION]
     if stage == "score-archive":
         return [fingerprint(run, "tune"), _content(config.data.archive), config.score.reasons]
     if stage.startswith("score-"):
@@ -51,6 +53,8 @@ def fingerprint_of_members(run: Run) -> str:
     settings = (config.targets, config.network, config.augment, config.fit)
     dealt = (config.ensemble.members, config.ensemble.training_features)
     inputs = [fingerprint(run, "prepare"), *settings, *dealt, _weights(config), config.run.seed]
+    # A member of an older schema is trained anew, not kept for a later stage to refuse.
+    inputs.append(checkpoint.SCHEMA_VERSION)
     return fingerprint_of([__version__, inputs])
 
 
