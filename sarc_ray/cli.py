@@ -258,6 +258,47 @@ def explain(
         raise typer.Exit(code=exits.REFUSED)
 
 
+@app.command(
+    epilog="Examples: sarc-ray recalibrate --bundle URL --table sample.csv --to NEW; "
+    "sarc-ray recalibrate --bundle URL --table manifest.csv --scores URL --to NEW; "
+    "sarc-ray recalibrate --bundle URL --prevalence 0.08 --to NEW"
+)
+def recalibrate(
+    bundle: Annotated[str, typer.Option("--bundle", metavar="URL", help="The parent; it stays as it is.")],
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="Folder of the new bundle.")],
+    table: Annotated[
+        str | None,
+        typer.Option("--table", metavar="URL", help="Local sample: scores with labels, or a manifest with --scores."),
+    ] = None,
+    scores: Annotated[
+        str | None, typer.Option("--scores", metavar="URL", help="Score table of the manifest in --table.")
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", metavar="COLUMN", help="0/1; default 'label', with --scores the bundle's outcome."),
+    ] = None,
+    prevalence: Annotated[
+        float | None, typer.Option("--prevalence", metavar="SHARE", help="Re-base to it instead; needs no labels.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 0,
+) -> None:
+    """Put a bundle's scores right on a local sample, where that helps, or re-base them to another prevalence.
+
+    The new bundle names its parent and flags the same patients. Exit code 4 when nothing helps: none is written.
+    """
+    with console.status("loading"):
+        from sarc_ray.recalibrating import display, rewrite
+
+    request = rewrite.RecalibrationRequest(
+        bundle=bundle, to=to, table=table, scores=scores, label=label, prevalence=prevalence, seed=seed
+    )
+    with console.status("recalibrating"):
+        done = rewrite.recalibrate(request)
+    display.print_recalibrated(console, done, to)
+    if done.model_id is None:
+        raise typer.Exit(code=exits.REFUSED)
+
+
 @app.command(epilog="Example: sarc-ray evaluate run.yaml")
 def evaluate(config: ConfigArgument, set_: SetOption = None) -> None:
     """Compare scores with labels: Table 2, agreement, calibration, uncertainty."""

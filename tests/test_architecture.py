@@ -30,7 +30,7 @@ ORDER = (
     ("run_stage2",),
     ("checkup",),
     ("ladder",),
-    ("pipeline", "reporting", "held_out", "explaining"),
+    ("pipeline", "reporting", "held_out", "explaining", "recalibrating"),
     ("demo", "proof", "screen", "scoring_request", "table_tuning", "job", "inventory", "inspection"),
     ("cli",),
 )
@@ -47,6 +47,7 @@ WITHOUT_RAY = (
     "reporting",
     "held_out",
     "explaining",
+    "recalibrating",
 )
 
 

@@ -103,8 +103,8 @@ def rebased_model(model: Stage2Model, *, wanted: float, present: float | None = 
 def _known_prevalence(model: Stage2Model) -> float:
     if model.decision.method in CANDIDATES:
         raise EvaluationError(
-            "prevalence: the model was recalibrated on a local sample, and its scores hold at that sample's prevalence; "
-            "give it (present)"
+            "prevalence: the model was recalibrated on a local sample, and its scores hold at that sample's "
+            "prevalence; give it (present)"
         )
     return present_prevalence(model.thresholds)
 
@@ -120,6 +120,8 @@ def _decision(before: CalibrationDecision, *, present: float, wanted: float) -> 
     """Brier and ICI out of fold are those before: at the wanted prevalence nothing was measured."""
     if before.method == REBASED:
         what = before.why.split("; ")[0]
+    elif before.method in CANDIDATES:
+        what = f"recalibrated on a local sample ({before.method.replace('_', ' ')})"
     else:
         what = f"{before.method.replace('_', ' ')} calibration" if before.kept else "raw scores"
     return replace(
