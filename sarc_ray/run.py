@@ -11,7 +11,7 @@ Layout of a run's folder (any fsspec URL; training checkpoints want a folder tha
     stage2/                trials of the search, feature check
     bundle/                the model
     scores/<dataset>/      score tables
-    results/               results, headline, table_one_<dataset>; as Parquet and CSV
+    results/               results, headline, algorithms, ladder, table_one_<dataset>; as Parquet and CSV
     report/                index.html with its figures
 """
 
