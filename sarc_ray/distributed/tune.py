@@ -81,14 +81,15 @@ def _run(
     engine: EngineConfig,
 ) -> None:
     trainable = tune.with_parameters(
-        _trial,
+        _Trial,
         features=features,
         outcome_N=outcome_N,
         folds=tuple(folds),
         seed=seed,
         on_gpu=engine.gpus_per_boosted_trial > 0,
     )
-    searcher.slots = engine.trials_at_once or cpu_count()
+    # One more than run, so that a worker that becomes free need not wait for the next to be asked for.
+    slots = engine.trials_at_once or cpu_count() + 1
     # Tune insists on a folder for its own snapshots; ours are the records, so its folder does not outlive the search.
     with tempfile.TemporaryDirectory(prefix="sarc-ray-tune-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Tune warns of deprecations inside itself
@@ -96,11 +97,18 @@ def _run(
             tune.with_resources(trainable, functools.partial(_resources, gpus=engine.gpus_per_boosted_trial)),
             tune_config=tune.TuneConfig(
                 num_samples=searcher.plan.total,
+                max_concurrent_trials=slots,
                 search_alg=searcher,
                 reuse_actors=True,
                 trial_dirname_creator=_short_name,
             ),
-            run_config=tune.RunConfig(storage_path=scratch, verbose=0, callbacks=[], log_to_file=False),
+            run_config=tune.RunConfig(
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[],
+                log_to_file=False,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
         )
         tuner.fit()
 
@@ -115,33 +123,52 @@ def _resources(config: Mapping[str, Any], *, gpus: float) -> tune.PlacementGroup
     return tune.PlacementGroupFactory([{"CPU": 1, **({"GPU": gpus} if wants_gpu else {})}])
 
 
-def _trial(
-    config: Mapping[str, Any],
-    *,
-    features: pd.DataFrame,
-    outcome_N: np.ndarray,
-    folds: Sequence[Fold],
-    seed: int,
-    on_gpu: bool,
-) -> None:
-    """One trial in a worker: unpack, one pure call, report."""
-    started = time.perf_counter()
-    bar = Bar(**config["bar"]) if config["bar"] else None
-    result = evaluate_against(
-        bar, config["algorithm"], config["params"], features, outcome_N, folds, seed=seed, n_jobs=1, on_gpu=on_gpu
-    )
-    if isinstance(result, CvResult):
-        found = {_METRIC: result.cv_auroc_mean, "cv_auroc_se": result.cv_auroc_se, "oof_f1": result.oof_f1}
-    else:
-        found = {_METRIC: float(result.auroc_per_fold.mean()), "cv_auroc_se": math.nan, "oof_f1": math.nan}
-    tune.report(
-        {
+class _Trial(tune.Trainable):
+    """One trial in a worker: unpack, one pure call, report. A class, since a function takes Tune two calls a trial."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        *,
+        features: pd.DataFrame,
+        outcome_N: np.ndarray,
+        folds: Sequence[Fold],
+        seed: int,
+        on_gpu: bool,
+    ) -> None:
+        """Keep what is the same for all trials; the worker serves many."""
+        self._table = (features, outcome_N, folds)
+        self._seed, self._on_gpu = seed, on_gpu
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Nothing of a trial stays in its worker; ``self.config`` is the next one's already."""
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Cross-validate, or give up."""
+        started = time.perf_counter()
+        config = self.config
+        bar = Bar(**config["bar"]) if config["bar"] else None
+        result = evaluate_against(
+            bar,
+            config["algorithm"],
+            config["params"],
+            *self._table,
+            seed=self._seed,
+            n_jobs=1,
+            on_gpu=self._on_gpu,
+        )
+        if isinstance(result, CvResult):
+            found = {_METRIC: result.cv_auroc_mean, "cv_auroc_se": result.cv_auroc_se, "oof_f1": result.oof_f1}
+        else:
+            found = {_METRIC: float(result.auroc_per_fold.mean()), "cv_auroc_se": math.nan, "oof_f1": math.nan}
+        return {
             **found,
             "auroc_per_fold": list(result.auroc_per_fold),
             "pruned": not isinstance(result, CvResult),
             "seconds": time.perf_counter() - started,
+            "done": True,
         }
-    )
 
 
 class _RecordedSearch(Searcher):
@@ -153,7 +180,6 @@ class _RecordedSearch(Searcher):
         self.records: dict[str, TrialRecord] = {}
         self.n_failed = 0
         self.first_error = ""
-        self.slots = 1
         self._uri = uri
         self._progress = progress
         self._running: dict[str, TrialSpec] = {}
@@ -165,11 +191,11 @@ class _RecordedSearch(Searcher):
         """Tune asks: a configuration, ``None`` for "wait", or FINISHED."""
         if self.plan.finished or self.n_failed:
             return Searcher.FINISHED
-        if not self._ready or len(self._running) >= self.slots:
+        if not self._ready:
             return None
         spec = self._ready.pop(0)
         self._running[trial_id] = spec
-        bar = self.plan.bar
+        bar = self.plan.bar(spec.key)
         return {
             "algorithm": spec.algorithm,
             "number": spec.number,

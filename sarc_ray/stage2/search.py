@@ -1,8 +1,10 @@
-"""Hyper-parameter search in synchronous rounds: the same choice whatever the number of workers.
+"""Hyper-parameter search in rounds that overlap: the same choice whatever the number of workers.
 
 One Optuna study per algorithm, so that each gets its whole budget. A round asks every study for the same number of
-trials; results are told in trial order once the round is complete. How many workers evaluated them, and in which order
-they finished, cannot be seen by the sampler (plain asynchronous Optuna chooses differently with one and two workers).
+trials. Two rounds are under way at once: while the last trials of one still run, free workers take those of the next.
+Once a round is complete, and all before it are told, its results are told in trial order and a further round is asked
+for. How many workers evaluated the trials, and in which order they finished, cannot be seen by the sampler (plain
+asynchronous Optuna chooses differently with one and two workers).
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import optuna
 
 from sarc_ray.stage2.algorithms import suggest
 from sarc_ray.stage2.cross_validation import Bar
+
+_ROUNDS_AT_ONCE = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,16 +60,29 @@ class TrialRecord:
     seconds: float
 
 
+@dataclass(slots=True)
+class _Round:
+    """Trials asked for together, in trial order, with what they are compared with and what came of them."""
+
+    bar: Bar | None
+    trials: dict[str, tuple[TrialSpec, optuna.trial.Trial]]
+    ended: dict[str, TrialRecord]
+
+    @property
+    def complete(self) -> bool:
+        return len(self.ended) == len(self.trials)
+
+
 class RoundSearch:
     """Asks and tells one study per algorithm in rounds.
 
     Args:
         algorithms: names from ``ALGORITHMS``.
         trials_per_algorithm: budget of each.
-        trials_per_round: trials that each study is asked for before it is told any result.
+        trials_per_round: trials that each study is asked for at once; two rounds are under way at a time.
         minutes_per_algorithm: computing time after which a study is asked no more; None for no limit.
-        prune: hold up the best trial of the earlier rounds as a bar. It is the same for all trials of a round, so that
-            pruning does not make the choice depend on the number of workers.
+        prune: hold up the best trial told so far as a bar. It is the same for all trials of a round, so that pruning
+            does not make the choice depend on the number of workers.
         seed: of the samplers.
     """
 
@@ -83,26 +100,26 @@ class RoundSearch:
         logging.getLogger("optuna").setLevel(logging.WARNING)
         self._budget = trials_per_algorithm
         self._round_size = trials_per_round
-        self._seconds_left = dict.fromkeys(
-            algorithms, np.inf if minutes_per_algorithm is None else 60.0 * minutes_per_algorithm
-        )
+        limit_s = np.inf if minutes_per_algorithm is None else 60.0 * minutes_per_algorithm
+        self._seconds_left = dict.fromkeys(algorithms, limit_s)
+        self._seconds_told: dict[str, list[float]] = {name: [] for name in algorithms}
         self._prune = prune
         seeds = np.random.SeedSequence(seed).generate_state(len(algorithms))
         self._studies = {
             name: optuna.create_study(
                 direction="maximize",
-                # The first round cannot have learned anything; every later one may.
-                sampler=optuna.samplers.TPESampler(seed=int(s), n_startup_trials=trials_per_round),
+                # The first two rounds cannot have learned anything; every later one may.
+                sampler=optuna.samplers.TPESampler(seed=int(s), n_startup_trials=_ROUNDS_AT_ONCE * trials_per_round),
             )
             for name, s in zip(algorithms, seeds, strict=True)
         }
         self._asked = 0
         self._n_told = 0
         self._best: TrialRecord | None = None
-        self._open: dict[str, tuple[TrialSpec, optuna.trial.Trial]] = {}
-        self._ended: dict[str, TrialRecord] = {}
+        self._rounds: deque[_Round] = deque()
         self._queue: deque[TrialSpec] = deque()
-        self._ask_round()
+        for _ in range(_ROUNDS_AT_ONCE):
+            self._ask_round()
 
     @property
     def total(self) -> int:
@@ -112,29 +129,28 @@ class RoundSearch:
     @property
     def finished(self) -> bool:
         """True when every trial was told."""
-        return not self._open
+        return not self._rounds
 
-    @property
-    def bar(self) -> Bar | None:
-        """What trials of the present round are compared with while they run."""
-        if not self._prune or self._best is None:
-            return None
-        return Bar(self._best.auroc_per_fold, self._best.cv_auroc_se)
+    def bar(self, key: str) -> Bar | None:
+        """What a trial that is under way is compared with; None where nothing is pruned, or nothing was told yet."""
+        return self._round_of(key).bar
 
     def next(self) -> TrialSpec | None:
-        """The next trial to evaluate, or None while the round's results are outstanding or all is done."""
+        """The next trial to evaluate, or None while the results of two rounds are outstanding or all is done."""
         return self._queue.popleft() if self._queue else None
 
     def record(self, record: TrialRecord) -> None:
-        """Take in one trial; the last of a round tells them all and asks for the next round."""
-        self._ended[record.spec.key] = record
-        if len(self._ended) < len(self._open):
-            return
-        for key, (spec, trial) in self._open.items():  # insertion order is trial order
-            self._tell(spec, trial, self._ended[key])
-        self._open.clear()
-        self._ended.clear()
-        self._ask_round()
+        """Take in one trial; the last of a round tells them all, and asks for a further round."""
+        key = record.spec.key
+        self._round_of(key).ended[key] = record
+        while self._rounds and self._rounds[0].complete:
+            told = self._rounds.popleft()
+            for key, (spec, trial) in told.trials.items():
+                self._tell(spec, trial, told.ended[key])
+            self._ask_round()
+
+    def _round_of(self, key: str) -> _Round:
+        return next(round_ for round_ in self._rounds if key in round_.trials)
 
     def _tell(self, spec: TrialSpec, trial: optuna.trial.Trial, record: TrialRecord) -> None:
         study = self._studies[spec.algorithm]
@@ -146,16 +162,26 @@ class RoundSearch:
             if self._best is None or record.cv_auroc_mean > self._best.cv_auroc_mean:
                 self._best = record
         self._seconds_left[spec.algorithm] -= record.seconds
+        self._seconds_told[spec.algorithm].append(record.seconds)
         self._n_told += 1
 
     def _ask_round(self) -> None:
         n_trials = min(self._round_size, self._budget - self._asked)
+        held_up = self._best if self._prune else None
+        round_ = _Round(Bar(held_up.auroc_per_fold, held_up.cv_auroc_se) if held_up else None, {}, {})
         for number in range(self._asked, self._asked + n_trials):
             for name, study in self._studies.items():
                 if self._seconds_left[name] <= 0.0:
                     continue
                 trial = study.ask()
                 spec = TrialSpec(algorithm=name, number=number, params=suggest(name, trial))
-                self._open[spec.key] = (spec, trial)
-                self._queue.append(spec)
+                round_.trials[spec.key] = (spec, trial)
         self._asked += n_trials
+        if round_.trials:
+            self._rounds.append(round_)
+            self._queue.extend(sorted((spec for spec, _ in round_.trials.values()), key=self._cost, reverse=True))
+
+    def _cost(self, spec: TrialSpec) -> tuple[float, float]:
+        """How long a trial may take, to begin with the longest. It decides no result, only who waits for whom."""
+        known = self._seconds_told[spec.algorithm]
+        return float(np.mean(known)) if known else 0.0, float(spec.params.get("n_estimators", 0))

@@ -60,15 +60,28 @@ def test_the_order_in_which_results_arrive_does_not_matter():
     assert finish(plan(), order=list) == finish(plan(), order=reversed)
 
 
-def test_a_round_waits_for_all_its_results():
-    search = plan()
-    first = drain(search)
-    assert len(first) == 4
-    for spec in first[:-1]:
+def test_two_rounds_are_under_way_and_a_third_waits_for_all_results_of_the_first():
+    search = plan(trials_per_algorithm=6)
+    both = drain(search)
+    first, second = ([spec for spec in both if spec.number // 2 == number] for number in (0, 1))
+    assert (len(first), len(second)) == (4, 4)
+    for spec in [*second, *first[:-1]]:
         search.record(result(spec, 0.5))
         assert search.next() is None
     search.record(result(first[-1], 0.5))
-    assert search.next() is not None
+    assert {spec.number for spec in drain(search)} == {4, 5}
+    assert not search.finished
+
+
+def test_the_longest_trials_of_a_round_come_first():
+    search = plan(trials_per_algorithm=6)
+    assert [spec.params.get("n_estimators", 0) for spec in drain(search)[:4]] == sorted(
+        (spec.params.get("n_estimators", 0) for spec in drain(plan(trials_per_algorithm=6))[:4]), reverse=True
+    )
+    search = plan(trials_per_algorithm=6)
+    for spec in drain(search):
+        search.record(result(spec, 0.5, seconds=9.0 if spec.algorithm == "logistic_regression" else 1.0))
+    assert [spec.algorithm for spec in drain(search)] == ["logistic_regression"] * 2 + ["extra_trees"] * 2
 
 
 @pytest.mark.parametrize("other", [{"seed": 2}, {"seed": 1, "trials_per_round": 5}])
@@ -83,27 +96,32 @@ def test_a_study_whose_time_is_used_up_is_asked_no_more_and_the_others_are():
         for spec in drain(search):
             keys.append(spec.key)
             search.record(result(spec, 0.5, seconds=31.0 if spec.algorithm == "extra_trees" else 0.1))
-    # Two trials of 31 s are the first round; after it the minute is over.
-    assert [key for key in keys if key.startswith("extra_trees")] == ["extra_trees-0000", "extra_trees-0001"]
+    # Two rounds of two trials are under way; after the first one the minute is over.
+    assert sum(key.startswith("extra_trees") for key in keys) == 4
     assert sum(key.startswith("logistic_regression") for key in keys) == 5
-    assert search.total == 7
+    assert search.total == 9
 
 
 def test_the_bar_is_the_best_complete_trial_of_earlier_rounds():
     search = plan(prune=True)
-    assert search.bar is None
-    first = drain(search)
-    for number, spec in enumerate(first[:-1]):
-        search.record(result(spec, 0.6 + 0.1 * number))
-        assert search.bar is None  # the same for all trials of a round, whoever finishes first
+    both = drain(search)
+    first, second = ([spec for spec in both if spec.number // 2 == number] for number in (0, 1))
+    for spec, value in zip(first[:-1], (0.6, 0.8, 0.7), strict=True):
+        search.record(result(spec, value))
+    assert {search.bar(spec.key) for spec in both} == {None}
     search.record(result(first[-1], 0.99, pruned=True))
-    assert search.bar == Bar((0.8,) * 6, 0.02)
-    assert plan(prune=False).bar is None
+    assert {search.bar(spec.key) for spec in second} == {None}  # it was asked for before anything was told
+    assert {search.bar(spec.key) for spec in drain(search)} == {Bar((0.8,) * 6, 0.02)}
+    other = plan(prune=False)
+    while not other.finished:
+        for spec in drain(other):
+            assert other.bar(spec.key) is None
+            other.record(result(spec, 0.5))
 
 
 def test_the_sampler_takes_a_pruned_trial_for_worse_than_complete_ones():
     def later(pruned):
-        search = plan(prune=True, trials_per_algorithm=12, trials_per_round=6)
+        search = plan(prune=True, trials_per_algorithm=24, trials_per_round=6)
         for spec in drain(search):
             search.record(result(spec, 0.5 + spec.number / 20, pruned=pruned and spec.number >= 3))
         return drain(search)
