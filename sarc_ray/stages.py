@@ -19,7 +19,7 @@ from sarc_ray.stage2.settings import Stage2Config
 
 # Keys of stage 2 (or how they begin) that decide no trial, and those that only say how many there are: a search with a
 # larger budget goes on from the trials of the smaller one.
-_NOT_OF_THE_SEARCH = ("calibration", "threshold", "choice", "nested", "trials_per_algorithm", "minutes")
+_NOT_OF_THE_SEARCH = ("calibration", "prevalence", "threshold", "choice", "nested", "trials_per_algorithm", "minutes")
 _PRESET_WEIGHTS = ("random", "imagenet")
 
 

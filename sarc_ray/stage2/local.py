@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,11 @@ from scipy.special import expit
 
 from sarc_ray.errors import EvaluationError
 from sarc_ray.stage2.calibration import Calibration, CalibrationDecision, log_odds, moved, softened
-from sarc_ray.stage2.model import Stage2Model
 from sarc_ray.stats.arrays import FloatArray, IntArray
 from sarc_ray.stats.calibration import brier, calibration_errors
+
+if TYPE_CHECKING:
+    from sarc_ray.stage2.model import Stage2Model
 
 Candidate = Literal["none", "intercept", "intercept_and_slope"]
 CANDIDATES: tuple[Candidate, ...] = get_args(Candidate)

@@ -15,6 +15,7 @@ from sarc_ray.stage2.algorithms import Float, Params, fit
 from sarc_ray.stage2.calibration import Calibration, CalibrationDecision, calibrate
 from sarc_ray.stage2.cross_validation import CvResult, Fold, Labels, evaluate_params
 from sarc_ray.stage2.portable import Fitted, portable
+from sarc_ray.stage2.prevalence import rebased_model
 from sarc_ray.stage2.settings import Stage2Config
 from sarc_ray.stage2.thresholds import OperatingPoint, operating_points, points_stated
 
@@ -130,7 +131,8 @@ def fit_final(
         X: features, shape (n_rows, n_features), columns named.
         y: 0/1 labels, shape (n_rows,).
         folds: the patient-grouped folds of the search.
-        config: which calibration to try, and the aims of the thresholds; its search settings are not used.
+        config: which calibration to try, the prevalence to re-base to, and the aims of the thresholds; its search
+            settings are not used.
         seed: of the search; the final fit takes a seed derived from it.
         n_jobs: threads while fitting.
         cv: the chosen result, if its out-of-fold scores are at hand; computed anew where None, to the same values.
@@ -143,7 +145,7 @@ def fit_final(
     cv = evaluate_params(name, params, x_NF, y_N, folds, seed=seed, n_jobs=n_jobs) if cv is None else cv
     calibration, decision = calibrate(config.calibration, cv.oof_raw_scores, y_N, folds)
     final_seed = int(np.random.SeedSequence(seed).spawn(1)[0].generate_state(1)[0] >> 1)
-    return Stage2Model(
+    model = Stage2Model(
         algorithm=name,
         params=dict(params),
         feature_names=tuple(str(column) for column in X.columns),
@@ -153,3 +155,4 @@ def fit_final(
         thresholds=operating_points(cv.oof_raw_scores, y_N, calibration=calibration, aims=config.aims),
         in_force=config.threshold,
     )
+    return model if config.prevalence is None else rebased_model(model, wanted=config.prevalence)

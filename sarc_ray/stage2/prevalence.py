@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,11 @@ from scipy.special import expit, logit
 from sarc_ray.errors import EvaluationError
 from sarc_ray.stage2.calibration import CalibrationDecision, moved
 from sarc_ray.stage2.local import CANDIDATES
-from sarc_ray.stage2.model import Stage2Model
 from sarc_ray.stage2.thresholds import OperatingPoint
 from sarc_ray.stats.arrays import FloatArray
+
+if TYPE_CHECKING:
+    from sarc_ray.stage2.model import Stage2Model
 
 REBASED = "prevalence"
 

@@ -27,8 +27,8 @@ class Stage2Config:
     Args:
         algorithms: keys of ``ALGORITHMS``.
         trials_per_algorithm: hyper-parameter draws of each algorithm.
-        trials_per_round: draws that each algorithm's study is asked for before it is told any result; more workers
-            than algorithms times this stand idle, fewer rounds learn less from each other.
+        trials_per_round: draws that each algorithm's study is asked for at once. Two rounds are under way at a time:
+            more workers than twice the algorithms times this stand idle, fewer rounds learn less from each other.
         minutes_per_algorithm: an algorithm whose trials took this much computing time (summed over workers) is asked
             for no further round; null for no limit. What is chosen then depends on the machine.
         prune: end a trial after any repeat in which it lies too far behind the best finished one to be chosen.
@@ -39,6 +39,8 @@ class Stage2Config:
         choice: ``cross_validation``; or ``internal_test_as_paper``, which replicates the paper's choice by F1 in the
             internal test set, after which that set's figures are too good.
         calibration: how raw scores become probabilities; in force only where it improves Brier and ICI out of fold.
+        prevalence: share with the outcome among the patients to be scored, to which calibrated scores are re-based;
+            null leaves them at the training patients'. Calibration on the run's test sets is then off by as much.
         threshold: the rule whose threshold is in force; the bundle holds those of all rules.
         threshold_sensitivity: the least sensitivity, of rule ``sensitivity``.
         threshold_specificity: the least specificity, of rule ``specificity``.
@@ -56,6 +58,7 @@ class Stage2Config:
     nested_splits: int
     choice: ChoiceRule
     calibration: Method
+    prevalence: float | None
     threshold: Rule
     threshold_sensitivity: float
     threshold_specificity: float
@@ -84,6 +87,14 @@ class Stage2Config:
             raise ValueError(f"nested_splits: found {self.nested_splits}, allowed: 0 (none), or 2 or more")
         if self.minutes_per_algorithm is not None and not self.minutes_per_algorithm > 0.0:
             raise ValueError(f"minutes_per_algorithm: found {self.minutes_per_algorithm}, allowed: above 0, or null")
+
+        if self.prevalence is not None and not 0.0 < self.prevalence < 1.0:
+            raise ValueError(f"prevalence: found {self.prevalence}, allowed: between 0 and 1, both excluded, or null")
+        if self.prevalence is not None and self.calibration == "none":
+            raise ValueError(
+                f"prevalence: found {self.prevalence} with calibration none, whose scores may hold at no prevalence; "
+                "choose a calibration, or set it to null"
+            )
 
     @property
     def aims(self) -> dict[Rule, float | None]:

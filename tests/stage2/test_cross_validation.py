@@ -21,6 +21,7 @@ CONFIG = Stage2Config(
     nested_splits=0,
     choice="cross_validation",
     calibration="sigmoid",
+    prevalence=None,
     threshold="youden",
     threshold_sensitivity=0.9,
     threshold_specificity=0.9,

@@ -11,7 +11,7 @@ from sarc_ray.stage2.local import recalibrated_model
 from sarc_ray.stage2.model import Stage2Model
 from sarc_ray.stage2.persist import content_hash, from_bytes, to_bytes
 from sarc_ray.stage2.prevalence import present_prevalence, rebase, rebased_model
-from tests.stage2.cohort import fitted_model
+from tests.stage2.cohort import CONFIG, fitted_model
 from tests.stage2.test_local import decision_with
 
 
@@ -100,6 +100,19 @@ def test_rebasing_goes_there_and_back(fitted):
     assert there.decision.method == back.decision.method == "prevalence"
     assert there.decision.why.endswith(f"re-based from a prevalence of {y_N.mean():.4f} to 0.3000")
     assert back.decision.why.endswith(f"re-based from a prevalence of 0.3000 to {y_N.mean():.4f}")
+
+
+def test_the_configuration_rebases_the_final_model(fitted):
+    model, X, _ = fitted
+    config = dataclasses.replace(CONFIG, prevalence=0.03)
+    asked, _, _ = fitted_model("logistic_regression", n=600, config=config)
+    expected = rebased_model(model, wanted=0.03)
+    np.testing.assert_array_equal(asked.predict(X)[1], expected.predict(X)[1])
+    assert asked.stated() == expected.stated()
+    with pytest.raises(ValueError, match=r"prevalence: found 1\.0"):
+        dataclasses.replace(CONFIG, prevalence=1.0)
+    with pytest.raises(ValueError, match="with calibration none"):
+        dataclasses.replace(CONFIG, prevalence=0.1, calibration="none")
 
 
 def test_scores_of_no_prevalence_are_not_rebased(fitted):
