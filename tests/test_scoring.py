@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -5,9 +6,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from sarc_ray import pipeline, stages, storage
 from sarc_ray.bundle import load_bundle, write_bundle
-from sarc_ray.errors import Reason
+from sarc_ray.errors import ConfigError, Reason
 from sarc_ray.imaging.batch import IMAGE_SCHEMA
+from sarc_ray.run import load_run
 from sarc_ray.scoring import clinical_reasons, resolve_clinical, score_rows, score_schema
 from sarc_ray.stage2.explain import TopReasons, make_explainer, shap_values
 from tests.bundle_factory import SPEC, make_members, make_ood, make_pictures, make_stage2
@@ -154,3 +157,29 @@ def test_a_batch_of_strange_pictures_alone(bundles):
     assert table["reason"].to_pylist() == ["out_of_distribution"] * 4
     assert table["reason_1"].null_count == table["reason_2_shap"].null_count == 4
     assert table["flag"].null_count == table["score"].null_count == 4
+
+
+def test_another_number_of_reasons_is_another_version(bundles, tmp_path, monkeypatch):
+    """Of the table, whatever was scored; and the stages of a run notice it."""
+    asked = []
+    monkeypatch.setattr(pipeline.cluster, "session", lambda engine: contextlib.nullcontext())
+    monkeypatch.setattr(pipeline, "score_manifest", lambda *_, **settings: asked.append(settings))
+    storage.write_text(str(tmp_path / "manifest.csv"), "image_uri,patient_id\n")
+    manifest = pd.DataFrame({"row_id": [1], "image_uri": ["a.dcm"], "patient_id": ["p"]})
+    spec_uri = str(tmp_path / "bundle")
+    members = make_members(2)
+    parts = {"members": members, "ood": make_ood(members, 2), "stage2": bundles["measures"].stage2}
+    write_bundle(spec_uri, **parts, spec=SPEC, metrics={}, lineage={})
+    fingerprints = []
+    for n_reasons in (0, 3, 3):
+        settings = [f"run.directory={tmp_path}", f"score.reasons={n_reasons}", "data.external=null"]
+        data = [f"data.{name}={tmp_path / 'manifest.csv'}" for name in ("derivation", "archive")]
+        run = load_run("demo", [*settings, *data])
+        pipeline.score_rows_with_bundle(manifest, bundle_uri=spec_uri, table_uri="t", key=b"k" * 32, run=run)
+        fingerprints.append([stages.fingerprint(run, f"score-{name}") for name in ("test_internal", "archive")])
+    assert [settings["n_reasons"] for settings in asked] == [0, 3, 3]
+    assert asked[0]["version"] != asked[1]["version"] == asked[2]["version"]
+    assert fingerprints[1] == fingerprints[2]
+    assert not set(fingerprints[0]) & set(fingerprints[1])
+    with pytest.raises(ConfigError, match="reasons: found -1, allowed: 0"):
+        load_run("demo", ["score.reasons=-1"])

@@ -107,16 +107,11 @@ def partial_dependence(model: Stage2Model, X: pd.DataFrame, features: Sequence[s
     References:
         Friedman JH (2001). Greedy function approximation: a gradient boosting machine, section 8.2.
     """
-    x_NF = model.matrix(X)
+    X = pd.DataFrame(model.matrix(X), columns=list(model.feature_names))
     percentile_G = 100.0 * (np.arange(n_points) + 0.5) / n_points
     parts = []
     for name in features:
-        f = model.feature_names.index(name)
-        value_G = np.percentile(x_NF[:, f], percentile_G)
-        set_NF = x_NF.copy()
-        score_G = np.empty(n_points)
-        for g, value in enumerate(value_G):
-            set_NF[:, f] = value
-            score_G[g] = model.calibration.apply(model.fitted.raw_score(set_NF)).mean()
+        value_G = np.percentile(X[name], percentile_G)
+        score_G = [model.predict(X.assign(**{name: value}))[1].mean() for value in value_G]
         parts.append(pd.DataFrame({"feature": name, "percentile": percentile_G, "value": value_G, "score": score_G}))
     return pd.concat(parts, ignore_index=True)
