@@ -55,7 +55,7 @@ def cluster_run(config: str | None, overrides: Sequence[str]) -> Run:
             working folder would hold.
     """
     if config is None:
-        raise ConfigError("CONFIG: missing; name the run's YAML, or --bundle, --manifest and --to")
+        raise ConfigError("CONFIG: missing; name the run's YAML, or the options that do without (--help lists them)")
     run = load_run(config, [*CLUSTER, *overrides])
     require_shared("run.directory", run.config.run.directory)
     return run

@@ -54,12 +54,16 @@ def test_jobs_refuse_what_cannot_work_with_the_exit_code_of_the_command_line(tmp
     lines = [f"{script} demo" for script in scripts]
     lines += [f"{scripts[3]} --bundle s3://tests/bundle --to s3://tests/scores", scripts[3]]
     lines += [f"{scripts[3]} --bundle s3://b/bundle --manifest s3://b/m.parquet --to scores"]
+    lines += [f"{scripts[2]} --table s3://b/train.csv --to s3://b/out", scripts[2]]
+    lines += [f"{scripts[2]} --table s3://b/train.csv --outcome died --to out"]
     result = run_jobs(lines, tmp_path)
     assert result.stdout.splitlines() == [f"{line.split()[0]} 2" for line in lines], result.stderr
     assert result.stderr.count("run.directory: found 'runs/demo', a relative path") == len(JOBS)
     assert "--manifest not given" in result.stderr
-    assert "CONFIG: missing" in result.stderr
+    assert result.stderr.count("CONFIG: missing") == 2
     assert "--to: found 'scores', a relative path" in result.stderr
+    assert "--outcome not given" in result.stderr
+    assert "--to: found 'out', a relative path" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
