@@ -366,6 +366,28 @@ def proof(set_: SetOption = None) -> None:
         raise typer.Exit(exits.GOAL_MISSED)
 
 
+@app.command(epilog="Example: sarc-ray sensitivity run.yaml --analysis over_60")
+def sensitivity(
+    config: ConfigArgument,
+    analysis: Annotated[
+        str, typer.Option("--analysis", metavar="NAME", help="over_60: the paper's, patients older than 60.")
+    ] = "over_60",
+    set_: SetOption = None,
+) -> None:
+    """Train again on some of the patients, and compare with the finished run on the same test patients by DeLong.
+
+    Takes about as long as the run itself did; interrupted, it goes on where it was.
+    """
+    from sarc_ray import pipeline, screen
+    from sarc_ray import sensitivity as sensitivity_module
+
+    run = _load(config, set_)
+    other = sensitivity_module.analysis_run(run, analysis)
+    with pipeline.engine(run):
+        _run_stages(other)
+    screen.print_sensitivity(console, sensitivity_module.comparison(run, other, analysis))
+
+
 @app.command(epilog="Example: sarc-ray key ~/.sarc-ray.key")
 def key(path: Annotated[str, typer.Argument(help="File to write; an existing one is never replaced.")]) -> None:
     """Make a secret for patient and study keys."""

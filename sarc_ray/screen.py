@@ -70,6 +70,32 @@ def print_goals(console: Console, goals: pd.DataFrame) -> None:
     console.print(table)
 
 
+def print_sensitivity(console: Console, table: pd.DataFrame) -> None:
+    """A sensitivity analysis: both models on each test set, and the difference of their AUROCs."""
+    first: Any = next(table.itertuples())
+    title = f"{first.analysis}: learned from {first.training_patients} of {first.training_patients_all} patients"
+    shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("dataset", "n"):
+        shown.add_column(name)
+    for name in ("AUROC, all", f"AUROC, {first.analysis}", "difference (95% CI)", "p"):
+        shown.add_column(name.replace("95%", f"{first.confidence_level:.0%}"), justify="right")
+    row: Any
+    for row in table.itertuples():
+        interval = "" if pd.isna(row.ci_low) else f" ({row.ci_low:.3f}, {row.ci_high:.3f})"
+        difference = f"{_number(row.difference)}{interval}"
+        shown.add_row(
+            row.dataset,
+            str(row.n),
+            _number(row.auroc_all),
+            _number(row.auroc_analysis),
+            difference,
+            _number(row.p_value),
+        )
+    console.print(shown)
+    for reason in filter(None, table["na_reason"].unique()):
+        console.print(reason, markup=False, highlight=False)
+
+
 def print_artefacts(console: Console, run: Run) -> None:
     """Where a run's results lie."""
     console.print(f"\nAll artefacts lie under {run.config.run.directory}:", highlight=False)

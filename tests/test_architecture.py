@@ -31,7 +31,7 @@ ORDER = (
     ("checkup",),
     ("ladder",),
     ("pipeline", "reporting", "held_out", "explaining", "recalibrating"),
-    ("demo", "proof", "screen", "scoring_request", "table_tuning", "job", "inventory", "inspection"),
+    ("demo", "proof", "sensitivity", "screen", "scoring_request", "table_tuning", "job", "inventory", "inspection"),
     ("cli",),
 )
 LEVEL = {room: level for level, group in enumerate(ORDER) for room in group}
