@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from sarc_ray.evaluation.algorithm_table import CROSS_VALIDATION
@@ -21,6 +23,12 @@ _CHOSEN_BY_CV = (
     "F1 at its out-of-fold threshold."
 )
 _POINT_COLUMNS = ("threshold", "sensitivity", "specificity", "ppv", "npv", "f1")
+_AFTER = {"none": "After no calibration", "prevalence": "After calibration, before re-basing"}
+_JUDGED = (
+    "It is in force only where both figures become smaller; each patient's score was calibrated by a map that was fitted "
+    "on other patients."
+)
+_NOTES = {"none": "", "prevalence": "At the wanted prevalence nothing was measured: the figures are those before."}
 _FIGURES = (("brier", "Brier score"), ("ici", "Integrated calibration index"))
 
 
@@ -29,7 +37,10 @@ def algorithms_view(report: Report) -> Table | Absent:
     if isinstance(report.search, Absent):
         return report.search
     table = report.search.algorithms
-    lines = {(row["algorithm"], row["dataset"], row["metric"]): row for row in table.to_dict("records")}
+    lines: dict[tuple[str, str, str], dict[str, Any]] = {
+        (row["algorithm"], row["dataset"], row["metric"]): {str(key): value for key, value in row.items()}
+        for row in table.to_dict("records")
+    }
     tests = [test_set for test_set in report.test_sets if test_set.name in set(table["dataset"])]
     rows = []
     for name, group in table.groupby("algorithm", sort=True):
@@ -92,6 +103,7 @@ def _choice(search: Search) -> str:
 def calibration_view(report: Report) -> Table:
     """Which calibration was asked for, whether it is in force, and the figures behind it."""
     decision = report.operating.calibration
+    method = str(decision["method"])
     rows = [
         (label, words.number(_known(decision[key]), 4), words.number(_known(decision[f"{key}_calibrated"]), 4))
         for key, label in _FIGURES
@@ -100,12 +112,9 @@ def calibration_view(report: Report) -> Table:
         name="calibration-decision",
         title="Calibration",
         groups=(),
-        columns=("Out of fold", "Raw score", f"After {_named(str(decision['method']))}"),
+        columns=("Out of fold", "Raw score", _AFTER.get(method, f"After {method} calibration")),
         rows=tuple(rows),
-        note=(
-            f"{report.operating.said}. It is in force only where both figures become smaller; each patient's score was "
-            "calibrated by a map that was fitted on other patients."
-        ),
+        note=f"{report.operating.said}. {_NOTES.get(method, _JUDGED)}".strip(),
         numbers=pd.DataFrame([dict(decision)]),
     )
 
@@ -113,11 +122,14 @@ def calibration_view(report: Report) -> Table:
 def thresholds_view(report: Report) -> Table:
     """Every rule's threshold with what it does to the training patients, and which one is in force."""
     points = report.operating.points
+    rebased = report.operating.calibration["method"] == "prevalence"
+    prevalence = "the prevalence that scores are re-based to" if rebased else "their prevalence"
     rows = []
     for point in points.to_dict("records"):
         cells = [words.number(_known(point[name]), 4 if name == "threshold" else 3) for name in _POINT_COLUMNS]
         alerts = words.number(_known(point["alerts_per_10000"]), 0)
-        rows.append((f"{point['said']}{' (in force)' if point['in_force'] else ''}", *cells, alerts))
+        rule = str(point["said"])
+        rows.append((f"{rule[:1].upper()}{rule[1:]}{' (in force)' if point['in_force'] else ''}", *cells, alerts))
     return Table(
         name="thresholds",
         title="Thresholds",
@@ -125,16 +137,12 @@ def thresholds_view(report: Report) -> Table:
         columns=("Rule", "Score", "Sensitivity", "Specificity", "PPV", "NPV", "F1", "Flagged of 10,000"),
         rows=tuple(rows),
         note=(
-            "Each as it would be for patients like the training patients, at their prevalence. Counted on the "
+            f"Each as it would be for patients like the training patients, at {prevalence}. Counted on the "
             "out-of-fold scores on which it was chosen, so that the figures are a little too good; those of the test "
             "sets stand in Table 2."
         ),
         numbers=points,
     )
-
-
-def _named(method: str) -> str:
-    return "no calibration" if method == "none" else f"{method} calibration"
 
 
 def _known(value: float | None) -> float:

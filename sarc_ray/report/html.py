@@ -247,7 +247,7 @@ def _decisions_section(report: Report) -> Section:
     return Section(
         anchor="decisions",
         title="Calibration and threshold in force",
-        text="Decided on out-of-fold scores of the training patients, before any test set was looked at.",
+        text="Both are decided on out-of-fold scores of the training patients.",
         content=(decisions.calibration_view(report), decisions.thresholds_view(report)),
     )
 

@@ -35,7 +35,7 @@ def ladder_figure(report: Report) -> style.Figure | Absent:
     pairs = list(dict.fromkeys(zip(differences["rung"], differences["comparator"], strict=True)))
     pairs.sort(key=_place)
     heights = (len(rungs) + 0.6, len(pairs) + 0.6)
-    with style.canvas(1.9 + 3.1 * len(shown), 1.5 + 0.55 * sum(heights)) as figure:
+    with style.canvas(1.8 + 2.5 * len(shown), 1.5 + 0.55 * sum(heights)) as figure:
         panels = figure.subplots(2, len(shown), squeeze=False, sharex="row", sharey="row", height_ratios=heights)
         for j, test_set in enumerate(shown):
             _draw(panels[0, j], areas[areas["dataset"] == test_set.name], rungs, report)
@@ -88,7 +88,17 @@ def _draw(axes: Axes, rows: pd.DataFrame, lines: Sequence[tuple[str, str]], repo
     for place, (rung, comparator) in enumerate(lines):
         found = rows[(rows["rung"] == rung) & (rows["comparator"] == comparator)]
         if found.empty:
-            axes.text(0.5, place, "not recorded", transform=axes.get_yaxis_transform(), ha="center", color=style.GREY)
+            axes.text(
+                0.5,
+                place,
+                "not recorded",
+                transform=axes.get_yaxis_transform(),
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=style.GREY,
+                backgroundcolor=style.PAPER,
+            )
         if rung == "sarc_f":  # nothing was learned for it, so there is one mark
             found = found[found["learner"] == _LEARNERS[0]]
         for row in found.to_dict("records"):

@@ -23,13 +23,14 @@ def test_no_calibration_has_no_second_column_of_figures(report):
     plain = dataclasses.replace(report, operating=dataclasses.replace(report.operating, calibration=none))
     view = decisions.calibration_view(plain)
     assert [row[2] for row in view.rows] == ["\u2013", "\u2013"]
+    assert view.note == f"{report.operating.said}."
 
 
 def test_thresholds_mark_the_one_in_force(report):
     view = decisions.thresholds_view(report)
     assert view.rows == (
         ("Youden's index (in force)", "0.2000", "0.700", "0.800", "0.400", "0.950", "0.500", "2500"),
-        ("specificity of 0.99 or more", "0.9000", "0.700", "0.800", "\u2013", "0.950", "\u2013", "2500"),
+        ("Specificity of 0.99 or more", "0.9000", "0.700", "0.800", "\u2013", "0.950", "\u2013", "2500"),
     )
     assert view.numbers.equals(report.operating.points)
 
@@ -82,3 +83,13 @@ def test_nested_cross_validation_is_shown_where_there_is_one(report):
         ("2", "51", "xgboost", "0.900", "0.800", "0.200"),
         ("Mean", "101", "", "0.850", "0.750", "0.150"),
     )
+
+
+def test_re_based_scores_say_what_was_measured_and_what_was_not(report):
+    rebased = report.operating.calibration | {"method": "prevalence"}
+    moved = dataclasses.replace(report, operating=dataclasses.replace(report.operating, calibration=rebased))
+    view = decisions.calibration_view(moved)
+    assert view.columns[2] == "After calibration, before re-basing"
+    assert "nothing was measured" in view.note
+    assert "re-based to" in decisions.thresholds_view(moved).note
+    assert "their prevalence" in decisions.thresholds_view(report).note
