@@ -25,8 +25,8 @@ _CHOSEN_BY_CV = (
 _POINT_COLUMNS = ("threshold", "sensitivity", "specificity", "ppv", "npv", "f1")
 _AFTER = {"none": "After no calibration", "prevalence": "After calibration, before re-basing"}
 _JUDGED = (
-    "It is in force only where both figures become smaller; each patient's score was calibrated by a map that was fitted "
-    "on other patients."
+    "It is in force only where both figures become smaller; each patient's score was calibrated by a map that was "
+    "fitted on other patients."
 )
 _NOTES = {"none": "", "prevalence": "At the wanted prevalence nothing was measured: the figures are those before."}
 _FIGURES = (("brier", "Brier score"), ("ici", "Integrated calibration index"))
@@ -37,7 +37,7 @@ def algorithms_view(report: Report) -> Table | Absent:
     if isinstance(report.search, Absent):
         return report.search
     table = report.search.algorithms
-    lines: dict[tuple[str, str, str], dict[str, Any]] = {
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {
         (row["algorithm"], row["dataset"], row["metric"]): {str(key): value for key, value in row.items()}
         for row in table.to_dict("records")
     }
