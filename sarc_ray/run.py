@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from sarc_ray import config, storage
-from sarc_ray.cohort.definitions import OutcomeConfig
+from sarc_ray.cohort.definitions import OutcomeConfig, outcome_columns
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.cohort.selection import EligibilityConfig
 from sarc_ray.cohort.splits import SplitConfig
@@ -42,6 +42,9 @@ from sarc_ray.stage1.fit import FitConfig
 from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.ood import OodConfig
 from sarc_ray.stage2.settings import Stage2Config
+
+# Known of every patient, and not measured for the outcome though its cut-offs take them into account.
+_OF_ANYBODY = frozenset({"sex", "height_m", "bmi_kg_m2"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +127,12 @@ class RunConfig:
         if both:
             raise ValueError(
                 f"clinical_features: {both[0]} is a target too; a target is never also a feature, remove it from one"
+            )
+        told = sorted((set(outcome_columns(self.outcome)) & set(self.clinical_features)) - _OF_ANYBODY)
+        if told:
+            raise ValueError(
+                f"clinical_features: the outcome is made of {told[0]}, so that it would tell what is to be predicted; "
+                "remove it"
             )
 
 

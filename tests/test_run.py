@@ -70,3 +70,20 @@ def test_a_typing_error_gets_the_nearest_key():
 def test_fingerprints_follow_content():
     assert fingerprint_of({"a": 1, "b": 2}) == fingerprint_of({"b": 2, "a": 1})
     assert fingerprint_of({"a": 1}) != fingerprint_of({"a": 2})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["outcome.definition=awgs2014", "clinical_features=[age_years, gait_speed_m_s]"], "made of gait_speed_m_s"),
+        (["outcome={definition: column, column: frail}", "clinical_features=[age_years, frail]"], "made of frail"),
+        (["outcome.definition=fnih2014", "clinical_features=[sex, bmi_kg_m2, height_m]"], None),
+        (["clinical_features=[age_years, gait_speed_m_s]"], None),
+    ],
+)
+def test_what_the_outcome_is_made_of_is_no_feature(overrides, message):
+    if message is None:
+        assert load_run("demo", [*OVERRIDES, *overrides]).config.clinical_features
+    else:
+        with pytest.raises(ConfigError, match=message):
+            load_run("demo", [*OVERRIDES, *overrides])
