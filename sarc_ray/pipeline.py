@@ -7,7 +7,7 @@ folder, and returns the record of its stage. A verb whose inputs have not change
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -40,10 +40,10 @@ from sarc_ray.run_stage2 import (
 )
 from sarc_ray.stage1.checkpoint import member_from_bytes
 from sarc_ray.stage1.holdout import MemberPlan, plan_members
-from sarc_ray.stage1.member import MemberTask
+from sarc_ray.stage1.member import MemberResult, MemberTask
 from sarc_ray.stage1.ood import fit_reference, reference_to_bytes
 from sarc_ray.stage1.predictions import predict_patients
-from sarc_ray.stage1.shortfall import FailedMember, require_members
+from sarc_ray.stage1.shortfall import FailedMember, member_name, require_members
 from sarc_ray.tuning import Problem, fit_finalists, nested_cross_validation, search_stage2, write_search
 
 # (what is counted, done, in all)
@@ -142,6 +142,7 @@ def train(run: Run, tell: Tell = silent) -> Record:
             "training_features": config.ensemble.training_features,
             "training_patients": _n_training(frame),
             "recalibration": {name: asdict(found) for name, found in recalibrations.items()},
+            **_started_twice(trained.members),
             **_missing(trained.failed, n_left_out=_n_training(frame) - _n_training(predictions)),
         }
 
@@ -345,6 +346,17 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
 
 def _n_training(frame: pd.DataFrame) -> int:
     return int(frame.loc[frame["split"] == TRAIN, "patient_id"].nunique())
+
+
+def _started_twice(members: Sequence[Mapping[str, MemberResult]]) -> Record:
+    """Members whose first start said the same of every picture, so that another seed made them."""
+    names = [
+        member_name(target, index)
+        for index, by_target in enumerate(members)
+        for target, member in by_target.items()
+        if member.discarded_seeds
+    ]
+    return {"members_started_twice": names} if names else {}
 
 
 def _missing(failed: Sequence[FailedMember], *, n_left_out: int) -> Record:

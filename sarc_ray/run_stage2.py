@@ -25,7 +25,7 @@ from sarc_ray.tuning import Problem, read_finalists
 
 OOD_FILE = "members/ood.safetensors"
 # Facts of the training's record that the bundle passes on.
-_TOLD_BY_TRAINING = ("training_features", "failed_members", "patients_left_out_of_stage2")
+_TOLD_BY_TRAINING = ("training_features", "members_started_twice", "failed_members", "patients_left_out_of_stage2")
 
 
 def mu_only(config: RunConfig) -> list[str]:

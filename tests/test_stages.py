@@ -1,9 +1,14 @@
 """What decides a stage: settings, data, and the forms of what it writes; not the engine."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
-from sarc_ray import stages
+from sarc_ray import pipeline, stages
 from sarc_ray.run import load_run
+from sarc_ray.stage1.member import MemberResult
+from sarc_ray.stage1.shortfall import member_name
 
 
 @pytest.fixture
@@ -67,3 +72,12 @@ def test_another_manifest_decides_everything(settings, tmp_path):
     (tmp_path / "manifest.csv").write_text("patient_id\n2\n", encoding="utf-8")
     after = fingerprints(settings)
     assert all(before[name] != after[name] for name in before)
+
+
+def test_members_that_were_started_twice_are_on_record():
+    once = MemberResult(data=b"", mu_N=np.zeros(1), sigma_N=np.ones(1), history=())
+    twice = dataclasses.replace(once, discarded_seeds=(3,))
+    assert pipeline._started_twice([{"alm_kg": once}, {"alm_kg": twice, "hgs_kg": once}]) == {
+        "members_started_twice": [member_name("alm_kg", 1)]
+    }
+    assert pipeline._started_twice([{"alm_kg": once}]) == {}
