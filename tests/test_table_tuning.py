@@ -1,5 +1,12 @@
 """``tune`` on any table: what it refuses, what it writes, and that it goes on where it was."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -135,3 +142,39 @@ def test_options_that_belong_together():
     found = read_request("train.csv", "died", "out", group=None, features="a, b", test=None)
     assert found.features == ("a", "b")
     assert table_tuning.MODEL_FILE == "model.skops"
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_repeats_no_trial_on_record_and_chooses_the_same(tables):
+    """Kill -9 in the middle, the same command again; beside it an undisturbed search with another number of workers."""
+
+    def command(to, *settings):
+        own = ["--table", str(tables / "train.csv"), "--outcome", "died", "--group", "ward", "--to", str(tables / to)]
+        chosen = [*SETTINGS, "stage2.trials_per_algorithm=8", *settings]
+        program = str(Path(sys.executable).parent / "sarc-ray")
+        return [program, "tune", *own, *(arg for setting in chosen for arg in ("--set", setting))]
+
+    def records():
+        return {path.name: path for path in (tables / "killed").glob("*/trials/*.json")}
+
+    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while len(records()) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {name: path.stat().st_mtime_ns for name, path in records().items()}
+    assert 3 <= len(before) < 16
+    for arguments in (command("killed"), command("whole", "engine.trials_at_once=1")):
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+    after = {name: path.stat().st_mtime_ns for name, path in records().items()}
+    assert len(after) == 16
+    assert {name: after[name] for name in before} == before
+    killed, whole = (
+        pd.read_parquet(tables / to / "trials.parquet").drop(columns="seconds") for to in ("killed", "whole")
+    )
+    pd.testing.assert_frame_equal(killed, whole)
+    assert (tables / "killed" / "model.json").read_bytes() == (tables / "whole" / "model.json").read_bytes()
