@@ -221,6 +221,43 @@ def test_every_algorithm_is_compared_on_every_test_set(run):
             assert table[mine]["estimate"].item() == pytest.approx(of_score, abs=1e-9)
 
 
+def test_the_ladder_ends_with_the_bundles_own_score(run):
+    table = storage.read_table(run.path("results", "ladder.parquet"))
+    results = storage.read_table(run.path("results", "results.parquet"))
+    for dataset in ("test_internal", "test_external"):
+        delong = results[(results["dataset"] == dataset) & (results["metric"] == "auroc_delong")]
+        delong = delong[(delong["score"] == "score") & (delong["subgroup"] == "all")]
+        rows = table[(table["dataset"] == dataset) & (table["learner"] == "chosen") & (table["metric"] == "auroc")]
+        last = rows[rows["rung"] == "uncertainties"]
+        for name in ("estimate", "ci_low", "ci_high"):
+            assert last[name].item() == pytest.approx(delong[name].item(), abs=1e-9)
+        assert last["n"].item() == delong["n"].item()
+    assert set(table["learner"]) == {"chosen", "ridge"}
+
+
+def test_reasons_by_request_are_another_version_of_the_same_scores(run, settings, tmp_path):
+    shutil.copytree(run.config.run.directory, tmp_path / "run")
+    tables_of, versions = {}, []
+    for n_reasons in (3, 0):
+        own = [f"run.directory={tmp_path}/run", f"score.reasons={n_reasons}"]
+        other = load_run("demo", [*settings, *own])
+        assert not pipeline.score(other, "test_external")["skipped"]
+        uri = other.path("scores", "test_external")
+        tables_of[n_reasons] = tables.read(uri)
+        versions.append(tables.read_pointer(uri).version)
+    assert len(set(versions)) == 2
+    plain, named = tables_of[0], tables_of[3]
+    added = [f"reason_{k}{end}" for k in (1, 2, 3) for end in ("", "_shap")]
+    assert [name for name in named if name not in plain] == added
+    same = [name for name in plain if name != "run_id"]
+    pd.testing.assert_frame_equal(named[same], plain[same])
+    scored = named["outcome"] == "scored"
+    assert scored.any()
+    features = read_manifest_of(run.path("bundle")).stage2["features"]
+    assert named.loc[scored, "reason_1"].isin(features).all()
+    assert named.loc[~scored, added].isna().all().all()
+
+
 def test_the_choice_of_the_paper_takes_the_best_f1_in_the_internal_test_set(run, settings, tmp_path, monkeypatch):
     def fail(*_args, **_kwargs):
         raise AssertionError("a trial was run")
