@@ -177,9 +177,9 @@ HEADLINE_MEANINGS = {
 }
 LADDER_MEANINGS = {
     "dataset": "`test_internal` or `test_external`",
-    "learner": "`chosen`: the bundle's algorithm and hyper-parameters; `ridge`: ridge logistic regression, not searched",
+    "learner": "`chosen`: the bundle's algorithm and hyper-parameters; `ridge`: logistic regression that was not searched",
     "algorithm": "of the learner",
-    "rung": "`sarc_f` (as recorded), `clinical`, `means` (with the predicted values), `uncertainties` (with all features)",
+    "rung": "`sarc_f` (as recorded), `clinical`, `means` (with the predictions), `uncertainties` (with all features)",
     "comparator": "the rung that it is compared with; empty for an AUROC of its own",
     "metric": "`auroc`, or `auroc_difference` (rung - comparator)",
     "estimate": "the figure; missing where `na_reason` says why",
