@@ -177,7 +177,7 @@ HEADLINE_MEANINGS = {
 }
 LADDER_MEANINGS = {
     "dataset": "`test_internal` or `test_external`",
-    "learner": "`chosen`: the bundle's algorithm and hyper-parameters; `ridge`: logistic regression that was not searched",
+    "learner": "`chosen`: the bundle's algorithm and hyper-parameters; `ridge`: logistic regression, not searched",
     "algorithm": "of the learner",
     "rung": "`sarc_f` (as recorded), `clinical`, `means` (with the predictions), `uncertainties` (with all features)",
     "comparator": "the rung that it is compared with; empty for an AUROC of its own",
