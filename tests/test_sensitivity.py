@@ -10,11 +10,11 @@ from sarc_ray.privacy import create_key_file
 from sarc_ray.run import load_run
 
 SMALL = (
-    "simulate.derivation_n=200",
-    "simulate.external_n=60",
+    "simulate.derivation_n=800",
+    "simulate.external_n=100",
     "simulate.size_px=64",
     "preprocess.size_px=32",
-    "fit.epochs=1",
+    "fit.epochs=3",
     "augment.copies=1",
     "network.hidden_units=[8]",
     "ensemble.members=3",
