@@ -24,6 +24,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--bundle", metavar="URL", help="the model, instead of the run's own")
     parser.add_argument("--manifest", metavar="URL", help="the radiographs")
     parser.add_argument("--to", metavar="URL", help="the score table to write")
+    parser.add_argument("--retry", action="store_true", help="touch only the rows that the store failed on")
     job.add_set(parser)
     return parser.parse_args()
 
@@ -36,16 +37,16 @@ def main() -> None:
         if request is not None:
             job.require_shared("--to", request.table)
             run = load_run_for(request, arguments.config, [*job.CLUSTER, *arguments.set_])
-            job.execute("score", functools.partial(score_request, request), run)
+            job.execute("score", functools.partial(score_request, request, retry=arguments.retry), run)
             return
         run = job.cluster_run(arguments.config, arguments.set_)
         for name in arguments.dataset or run.config.data.scored_datasets():
-            job.execute(f"score {name}", functools.partial(score_dataset, name), run)
+            job.execute(f"score {name}", functools.partial(score_dataset, name, retry=arguments.retry), run)
 
 
-def score_dataset(name: str, run: Run, tell: job.Tell) -> dict[str, Any]:
+def score_dataset(name: str, run: Run, tell: job.Tell, *, retry: bool) -> dict[str, Any]:
     """One of the run's data sets."""
-    return pipeline.score(run, name, tell)
+    return pipeline.score(run, name, tell, retry=retry)
 
 
 if __name__ == "__main__":

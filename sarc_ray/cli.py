@@ -213,9 +213,15 @@ def score(
     bundle: Annotated[str | None, typer.Option("--bundle", metavar="URL", help="Any bundle, without its run.")] = None,
     manifest: Annotated[str | None, typer.Option("--manifest", metavar="URL", help="Any manifest to score.")] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="URL", help="The score table to write.")] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Touch only the rows of a finished table that the store failed on.")
+    ] = False,
     set_: SetOption = None,
 ) -> None:
-    """Score radiographs, one outcome row per image: a run's data sets, or any manifest with any bundle."""
+    """Score radiographs, one outcome row per image: a run's data sets, or any manifest with any bundle.
+
+    Of a finished table of the same bundle, only what is new, changed or failed in the store is scored.
+    """
     with console.status("loading"):
         from sarc_ray import pipeline
         from sarc_ray.scoring_request import load_run_for, read_request, score_request
@@ -223,14 +229,14 @@ def score(
     request = read_request(bundle, manifest, to)
     if request is not None:
         run = load_run_for(request, config, set_ or [])
-        _run_stage(run, "score", functools.partial(score_request, request))
+        _run_stage(run, "score", functools.partial(score_request, request, retry=retry))
         return
     if config is None:
         raise ConfigError("CONFIG: missing; name the run's YAML, or --bundle, --manifest and --to")
     run = _load(config, set_)
     with pipeline.engine(run):
         for name in dataset or run.config.data.scored_datasets():
-            _run_stage(run, f"score {name}", functools.partial(_score, name))
+            _run_stage(run, f"score {name}", functools.partial(_score, name, retry=retry))
 
 
 @app.command(epilog="Examples: sarc-ray explain --bundle URL chest.dcm --to out; same with manifest.csv or list.txt")
@@ -431,10 +437,10 @@ def _run_stages(run: Run) -> None:
     _run_stage(run, "report", reporting.report)
 
 
-def _score(name: str, run: Run, tell: Any) -> dict[str, Any]:
+def _score(name: str, run: Run, tell: Any, *, retry: bool = False) -> dict[str, Any]:
     from sarc_ray import pipeline
 
-    return pipeline.score(run, name, tell)
+    return pipeline.score(run, name, tell, retry=retry)
 
 
 def _load(config: str, set_: list[str] | None) -> Run:

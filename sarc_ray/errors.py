@@ -4,6 +4,7 @@ SarcRayError
 |-- ConfigError       a setting is wrong: which key, what was found, what is allowed
 |-- ManifestError     a manifest's column, unit or value is wrong
 |-- StorageError      an object or table could not be read or written
+|   +-- TableBusyError  another run writes this table
 |-- SchemaVersionError  a file was written by a newer version of this software, or by one too old
 |-- BundleError       a bundle is damaged, altered or of another kind
 |-- TrainingError     an ensemble member failed after all retries
@@ -34,6 +35,10 @@ class ManifestError(SarcRayError, ValueError):
 
 class StorageError(SarcRayError, OSError):
     """An object could not be read or written."""
+
+
+class TableBusyError(StorageError):
+    """Another run writes the table, or has taken it over from this one."""
 
 
 class SchemaVersionError(SarcRayError, ValueError):

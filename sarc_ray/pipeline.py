@@ -7,6 +7,7 @@ folder, and returns the record of its stage. A verb whose inputs have not change
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -44,6 +45,7 @@ from sarc_ray.stage1.member import MemberResult, MemberTask
 from sarc_ray.stage1.ood import fit_reference, reference_to_bytes
 from sarc_ray.stage1.predictions import predict_patients
 from sarc_ray.stage1.shortfall import FailedMember, member_name, require_members
+from sarc_ray.table_reuse import RowInputs, row_hashes
 from sarc_ray.tuning import Problem, fit_finalists, nested_cross_validation, search_stage2, write_search
 
 # (what is counted, done, in all)
@@ -234,8 +236,12 @@ def _score_for_the_choice(run: Run, tell: Tell) -> None:
     )
 
 
-def score(run: Run, dataset: str, tell: Tell = silent) -> Record:
-    """Score one of the run's data sets (``test_internal``, ``test_external`` or ``archive``) with its bundle."""
+def score(run: Run, dataset: str, tell: Tell = silent, *, retry: bool = False) -> Record:
+    """Score one of the run's data sets (``test_internal``, ``test_external`` or ``archive``) with its bundle.
+
+    With ``retry`` only the retryable rows of its table are touched; whether the stage is done is left to the next call
+    without, which knows the manifest as a whole.
+    """
     config = run.config
     sources = {
         TEST_INTERNAL: (config.data.derivation, intake.internal_rows),
@@ -259,18 +265,29 @@ def score(run: Run, dataset: str, tell: Tell = silent) -> Record:
             key=key,
             run=run,
             tell=tell,
+            retry=retry,
         )
-        return {"counts": pointer.counts, "n_rows": pointer.n_rows, **_retryable(pointer)}
+        return {"counts": pointer.counts, "n_rows": pointer.n_rows, **_taken_over(pointer), **_retryable(pointer)}
 
+    if retry:
+        started = time.perf_counter()
+        return {"facts": work(), "skipped": False, "seconds": time.perf_counter() - started}
     name = f"score-{dataset}"
     outputs = (f"scores/{dataset}/current.json",)
     return run.stage(name, fingerprint=stages.fingerprint(run, name), work=work, outputs=outputs)
 
 
 def score_rows_with_bundle(
-    manifest: pd.DataFrame, *, bundle_uri: str, table_uri: str, key: bytes, run: Run, tell: Tell = silent
+    manifest: pd.DataFrame,
+    *,
+    bundle_uri: str,
+    table_uri: str,
+    key: bytes,
+    run: Run,
+    tell: Tell = silent,
+    retry: bool = False,
 ) -> tables.Pointer:
-    """Score any manifest with any bundle into any table.
+    """Score any manifest with any bundle into any table; what a sealed table has already is taken over.
 
     Args:
         manifest: as ``read_manifest`` gives it.
@@ -279,6 +296,7 @@ def score_rows_with_bundle(
         key: secret of the patient and study keys.
         run: gives the engine's settings and the run's name.
         tell: progress.
+        retry: touch only the retryable rows of the sealed table.
     """
     spec = verify_bundle(bundle_uri)
     carried = ["row_id", "image_uri", "site", "device", "view", "age_years", *spec.spec.clinical_features]
@@ -286,8 +304,13 @@ def score_rows_with_bundle(
     rows["patient_key"] = pseudonyms(_texts(manifest["patient_id"]), key=key, purpose="patient")
     if "study_id" in manifest:
         rows["study_key"] = pseudonyms(_texts(manifest["study_id"]), key=key, purpose="study")
-    content = pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes().hex()
-    version = fingerprint_of([__version__, spec.model_id, content, run.config.score.reasons])
+    # The bundle's model_id covers its preprocessing.
+    inputs = RowInputs(
+        recipe=fingerprint_of([__version__, spec.model_id, run.config.score.reasons]),
+        row_id_N=rows["row_id"].to_numpy(),
+        hash_N=row_hashes(rows),
+    )
+    version = fingerprint_of([__version__, spec.model_id, inputs.hash_N.tobytes().hex(), run.config.score.reasons])
     with cluster.session(run.config.engine):
         return score_manifest(
             rows,
@@ -297,6 +320,8 @@ def score_rows_with_bundle(
             engine=run.config.engine,
             version=version,
             lineage={**stages.lineage(run, "score", version), "model_id": spec.model_id},
+            inputs=inputs,
+            retry=retry,
             n_reasons=run.config.score.reasons,
             progress=_counted(tell, "radiographs"),
         )
@@ -417,6 +442,12 @@ def _truth(run: Run, dataset: str) -> pd.DataFrame | None:
 def _retryable(pointer: tables.Pointer) -> Record:
     """Rows that the store failed on: the stage stays unfinished, and the same command tries them again."""
     return {"retryable": pointer.n_retryable} if pointer.n_retryable else {}
+
+
+def _taken_over(pointer: tables.Pointer) -> Record:
+    """Rows that an earlier version of the table had already."""
+    n_rows = pointer.lineage.get("n_taken_over")
+    return {"taken_over": n_rows} if n_rows else {}
 
 
 def _counted(tell: Tell, what: str) -> Callable[[int, int], None]:

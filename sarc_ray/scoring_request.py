@@ -53,8 +53,16 @@ def load_run_for(request: ScoringRequest, config: str | None, overrides: Sequenc
     return load_run("paper", [*own, *overrides])
 
 
-def score_request(request: ScoringRequest, run: Run, tell: pipeline.Tell = pipeline.silent) -> dict[str, Any]:
+def score_request(
+    request: ScoringRequest, run: Run, tell: pipeline.Tell = pipeline.silent, *, retry: bool = False
+) -> dict[str, Any]:
     """Score the request's manifest; a sealed table of the same bundle and rows is left as it is.
+
+    Args:
+        request: what to score.
+        run: as :func:`load_run_for` gives it.
+        tell: progress.
+        retry: touch only the retryable rows of the sealed table.
 
     Returns:
         A record as the verbs of :mod:`sarc_ray.pipeline` give it.
@@ -71,8 +79,12 @@ def score_request(request: ScoringRequest, run: Run, tell: pipeline.Tell = pipel
     manifest = read_manifest(request.manifest)
     before = tables.read_pointer(request.table)
     pointer = pipeline.score_rows_with_bundle(
-        manifest, bundle_uri=request.bundle, table_uri=request.table, key=key, run=run, tell=tell
+        manifest, bundle_uri=request.bundle, table_uri=request.table, key=key, run=run, tell=tell, retry=retry
     )
-    facts = {"counts": pointer.counts, "n_rows": pointer.n_rows, "table": request.table}
     skipped = before is not None and before.version == pointer.version
+    facts = {"counts": pointer.counts, "n_rows": pointer.n_rows, "table": request.table}
+    if pointer.lineage.get("n_taken_over") and not skipped:
+        facts["taken_over"] = pointer.lineage["n_taken_over"]
+    if pointer.n_retryable:
+        facts["to_try_again"] = pointer.n_retryable
     return {"skipped": skipped, "seconds": time.perf_counter() - started, "facts": facts}

@@ -8,6 +8,7 @@ with a run.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -219,6 +220,65 @@ def write_bytes(uri: str, data: bytes) -> None:
         fs.mv(temporary, path)
     except Exception as error:  # every store has its own family of errors
         raise StorageError(f"{uri}: cannot be written ({error}); check permissions and free space") from error
+
+
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Write one object if there is none; False where there is one, which stays as it is.
+
+    Of two that try at once, only one succeeds where :func:`creates_once` says so.
+
+    Raises:
+        StorageError: the store refuses the write.
+    """
+    return not exists(uri) and _create(uri, data)
+
+
+def creates_once(uri: str, data: bytes) -> bool:
+    """True where the store itself refuses to create what is there: local files, S3 with If-None-Match and the like.
+
+    Args:
+        uri: an object that the caller has just created.
+        data: what he wrote; a store that knows no such condition is given it once more.
+    """
+    return not _create(uri, data)
+
+
+def _create(uri: str, data: bytes) -> bool:
+    """Create without looking first; where a store heeds no condition, what is there is replaced."""
+    fs, path = filesystem(uri)
+    try:
+        if "file" in fs.protocol:
+            _create_file(path, data)
+        else:
+            _create_in_store(fs, path, data)
+    except FileExistsError:
+        return False
+    except Exception as error:  # every store has its own family of errors
+        # HTTP 409: two conditional writes met, and this one lost.
+        if re.search("ConditionalRequestConflict|precondition", str(error), re.IGNORECASE):
+            return False
+        raise StorageError(f"{uri}: cannot be written ({error}); check permissions and free space") from error
+    return True
+
+
+def _create_file(path: str, data: bytes) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(str(error)) from error
+    with open(path, "xb") as sink:  # fsspec's own way looks first and writes then
+        sink.write(data)
+
+
+def _create_in_store(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
+    try:
+        fs.pipe_file(path, data, mode="create")
+    except (TypeError, NotImplementedError):  # the store's client knows no condition
+        fs.pipe_file(path, data)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # HTTP 501: the store itself knows none
+            raise
+        fs.pipe_file(path, data)
 
 
 def read_text(uri: str) -> str:

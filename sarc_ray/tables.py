@@ -4,7 +4,9 @@ Layout under a table's URL::
 
     current.json                 the pointer: version, files, counts, lineage; replaced as a whole
     versions/<version>/*.parquet immutable; what DuckDB, Spark, Polars and pandas read
-    work/                        parts and job checkpoint of a run under way; removed at the seal
+    inputs/<version>.parquet     a hash of what decided each row, where a later run may take rows over
+    work/<version>/              input, parts and job checkpoint of a run under way; removed at the seal
+    lock.json                    who writes the table, while he does
 
 A reader follows the pointer and so sees the old table or the new one, never a mixture.
 """
@@ -12,7 +14,8 @@ A reader follows the pointer and so sees the old table or the new one, never a m
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +47,37 @@ class Pointer:
 def work_uri(uri: str) -> str:
     """Folder for the parts of a run under way."""
     return storage.join(uri, "work")
+
+
+def parts_uri(uri: str, version: str) -> str:
+    """Folder for the parts of one version: what a run of another version still writes there can never mix with them."""
+    return storage.join(work_uri(uri), version, "parts")
+
+
+def input_uri(uri: str, version: str) -> str:
+    """The rows that a version under way works on; written when all is prepared, so its presence says "go on"."""
+    return storage.join(work_uri(uri), version, "input.parquet")
+
+
+def base_of(version: str) -> str:
+    """The name by content: ``abc`` of ``abc``, ``abc+1``, ``abc+2``, ..."""
+    return version.partition("+")[0]
+
+
+def version_to_write(uri: str, base: str) -> str:
+    """The version that a run with this content goes on with, or a name that no version has had.
+
+    A second version of one content is made when its retryable rows are tried again, and when a manifest becomes again
+    what it was: ``abc+1``, ``abc+2``, ...
+    """
+    sealed = read_pointer(uri)
+    for number in itertools.count():
+        name = f"{base}+{number}" if number else base
+        if sealed is not None and name == sealed.version:
+            continue
+        if storage.exists(input_uri(uri, name)) or not storage.exists(storage.join(uri, "versions", name)):
+            return name
+    raise AssertionError("the count has no end")
 
 
 def read_pointer(uri: str) -> Pointer | None:
@@ -93,23 +127,36 @@ def read(uri: str, *, columns: list[str] | None = None) -> pd.DataFrame:
     return frame.sort_values("row_id", ignore_index=True) if "row_id" in frame else frame
 
 
-def seal(uri: str, *, version: str, expected_row_ids: np.ndarray, lineage: Mapping[str, Any]) -> Pointer:
+def seal(
+    uri: str,
+    *,
+    version: str,
+    expected_row_ids: np.ndarray,
+    lineage: Mapping[str, Any],
+    guard: Callable[[], None] | None = None,
+) -> Pointer:
     """Reconcile the parts with the manifest, compact them, and move the pointer.
 
     Args:
-        uri: the table; its parts lie in ``work/parts``.
-        version: name of the immutable prefix.
+        uri: the table; its parts lie under :func:`parts_uri`.
+        version: name of the immutable prefix; what an interrupted seal left there is removed.
         expected_row_ids: shape (n_rows,), int64, unique: the manifest's rows.
         lineage: what made the table; stored in the pointer.
+        guard: called right before the pointer moves; what it raises keeps the old table in place.
 
     Raises:
         StorageError: rows are missing, or rows are there that the manifest does not know; nothing is sealed.
+        ValueError: the version is sealed already.
     """
+    before = read_pointer(uri)
+    if before is not None and before.version == version:
+        raise ValueError(f"{uri}: the version {version} is sealed and immutable; give another name")
+    storage.remove_tree(storage.join(uri, "versions", version))
     counts: dict[str, int] = {}
     files: list[str] = []
     seen: list[np.ndarray] = []
     n_retryable = 0
-    for number, table in enumerate(_compacted(storage.join(work_uri(uri), "parts"))):
+    for number, table in enumerate(_compacted(parts_uri(uri, version))):
         name = f"versions/{version}/part-{number:05d}.parquet"
         storage.write_table(storage.join(uri, name), table)
         files.append(name)
@@ -127,6 +174,8 @@ def seal(uri: str, *, version: str, expected_row_ids: np.ndarray, lineage: Mappi
         counts=counts,
         lineage=dict(lineage),
     )
+    if guard is not None:
+        guard()
     storage.write_json(
         storage.join(uri, "current.json"),
         {
@@ -143,19 +192,19 @@ def seal(uri: str, *, version: str, expected_row_ids: np.ndarray, lineage: Mappi
     return pointer
 
 
-def _compacted(parts_uri: str) -> Iterator[pa.Table]:
+def _compacted(folder: str) -> Iterator[pa.Table]:
     """Parts joined into tables of about ``_FILE_BYTES``, each ``row_id`` once, ordered within a table."""
     known: set[int] = set()
     pending: list[pa.Table] = []
     n_bytes = 0
-    for part in storage.list_files(parts_uri, ".parquet"):
+    for part in storage.list_files(folder, ".parquet"):
         table = pq.read_table(io.BytesIO(storage.read_bytes(part)))
         row_ids = table.column("row_id").to_pylist()
         keep = []
         for row_id in row_ids:
             keep.append(row_id not in known)
             known.add(row_id)
-        table = table.filter(pa.array(keep))
+        table = table.filter(pa.array(keep, pa.bool_()))
         pending.append(table)
         n_bytes += table.nbytes
         if n_bytes >= _FILE_BYTES:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "sarc_ray"
 ORDER = (
     ("errors",),
     ("config", "storage", "privacy", "object_server", "exits", "versions"),
-    ("tables",),
+    ("tables", "table_lock", "table_reuse"),
     ("cohort", "stats"),
     ("imaging",),
     ("simulate",),
@@ -42,6 +42,8 @@ WITHOUT_RAY = (
     "bundle",
     "scoring",
     "tables",
+    "table_lock",
+    "table_reuse",
     "privacy",
     "object_server",
     "reporting",

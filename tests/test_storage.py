@@ -1,3 +1,6 @@
+import errno
+
+import fsspec
 import pandas as pd
 import pytest
 import s3fs
@@ -147,3 +150,55 @@ def test_a_walk_meets_every_object_once_with_its_size(folder, monkeypatch, apart
 def test_a_walk_of_nothing_is_told(folder):
     with pytest.raises(StorageError, match=r"nowhere: no such object"):
         list(storage.walk_objects(storage.join(folder, "nowhere")))
+
+
+def test_an_object_is_created_once(folder):
+    uri = storage.join(folder, "new.bin")
+    assert storage.create_bytes(uri, b"one")
+    assert not storage.create_bytes(uri, b"two")
+    assert storage.read_bytes(uri) == b"one"
+
+
+def test_whether_a_store_creates_once_is_found_out(tmp_path):
+    uri = str(tmp_path / "new.bin")
+    assert storage.create_bytes(uri, b"one")
+    assert storage.creates_once(uri, b"one")
+
+
+@pytest.mark.parametrize("error", [TypeError("mode"), OSError(errno.ENOSYS, "A header is not implemented")])
+def test_a_store_that_knows_no_condition_is_written_all_the_same(monkeypatch, error):
+    written = {}
+
+    class Store(fsspec.AbstractFileSystem):
+        protocol = ("simple",)
+
+        def pipe_file(self, path, data, mode="overwrite"):
+            if mode == "create":
+                raise error
+            written[path] = data
+
+        def exists(self, path):
+            return path in written
+
+    monkeypatch.setattr(storage, "filesystem", lambda uri: (Store(), uri))
+    assert storage.create_bytes("simple", b"one")
+    assert not storage.create_bytes("simple", b"two")
+    assert not storage.creates_once("simple", b"one")
+    assert written == {"simple": b"one"}
+
+
+@pytest.mark.parametrize(
+    "error", [FileExistsError("there"), OSError("ConditionalRequestConflict"), OSError("412 Precondition Failed")]
+)
+def test_another_writer_that_was_first_is_no_failure(monkeypatch, error):
+    class Store(fsspec.AbstractFileSystem):
+        protocol = ("simple",)
+
+        def pipe_file(self, path, data, mode="overwrite"):
+            raise error
+
+        def exists(self, path):
+            return False
+
+    monkeypatch.setattr(storage, "filesystem", lambda uri: (Store(), uri))
+    assert not storage.create_bytes("simple", b"one")

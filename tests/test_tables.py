@@ -6,11 +6,11 @@ from sarc_ray import storage, tables
 from sarc_ray.errors import SchemaVersionError, StorageError
 
 
-def write_part(uri, name, row_ids, value=0.0):
+def write_part(uri, name, row_ids, value=0.0, version="v1"):
     frame = pd.DataFrame(
         {"row_id": np.array(row_ids, dtype=np.int64), "outcome": "scored", "retryable": False, "x": value}
     )
-    storage.write_table(storage.join(tables.work_uri(uri), "parts", f"{name}.parquet"), frame)
+    storage.write_table(storage.join(tables.parts_uri(uri, version), f"{name}.parquet"), frame)
 
 
 def test_seals_each_row_once_and_moves_the_pointer_last(tmp_path):
@@ -37,7 +37,7 @@ def test_a_reader_sees_the_old_table_until_the_new_one_is_whole(tmp_path):
     uri = str(tmp_path / "table")
     write_part(uri, "a", [1], value=1.0)
     tables.seal(uri, version="v1", expected_row_ids=np.array([1]), lineage={})
-    write_part(uri, "a", [1], value=2.0)
+    write_part(uri, "a", [1], value=2.0, version="v2")
     assert tables.read(uri)["x"].tolist() == [1.0]
     tables.seal(uri, version="v2", expected_row_ids=np.array([1]), lineage={})
     assert tables.read(uri)["x"].tolist() == [2.0]
@@ -53,3 +53,51 @@ def test_refuses_a_newer_schema_and_a_table_that_is_not_there(tmp_path):
     storage.write_json(pointer_uri, storage.read_json(pointer_uri) | {"schema_version": 99})
     with pytest.raises(SchemaVersionError, match="schema version 99"):
         tables.read(uri)
+
+
+def seal_rows(uri, version, row_ids, **changes):
+    write_part(uri, "a", row_ids, version=version)
+    arguments = {"expected_row_ids": np.array(row_ids), "lineage": {}} | changes
+    return tables.seal(uri, version=version, **arguments)
+
+
+def test_a_name_is_given_once_and_an_interrupted_version_goes_on_under_its_own(tmp_path):
+    uri = str(tmp_path / "table")
+    assert tables.version_to_write(uri, "v") == "v"
+    seal_rows(uri, "v", [1])
+    assert tables.version_to_write(uri, "v") == "v+1"
+    seal_rows(uri, "w", [1])
+    assert tables.version_to_write(uri, "v") == "v+1"
+    assert tables.base_of("v+1") == "v"
+    storage.write_bytes(tables.input_uri(uri, "v+1"), b"rows")
+    storage.write_bytes(storage.join(uri, "versions/v+1/part-00000.parquet"), b"half a seal")
+    assert tables.version_to_write(uri, "v") == "v+1"
+
+
+def test_a_seal_removes_what_an_interrupted_one_left_and_never_touches_a_sealed_version(tmp_path):
+    uri = str(tmp_path / "table")
+    storage.write_bytes(storage.join(uri, "versions/v1/part-00007.parquet"), b"half a seal")
+    seal_rows(uri, "v1", [1])
+    assert [path.name for path in (tmp_path / "table/versions/v1").iterdir()] == ["part-00000.parquet"]
+    with pytest.raises(ValueError, match="v1 is sealed and immutable"):
+        seal_rows(uri, "v1", [1])
+
+
+def test_parts_of_another_version_never_mix_with_those_of_this_one(tmp_path):
+    uri = str(tmp_path / "table")
+    write_part(uri, "late", [1, 2], value=9.0, version="v0")  # from a run that was taken for dead
+    seal_rows(uri, "v1", [1])
+    assert tables.read(uri)["x"].tolist() == [0.0]
+
+
+def test_what_the_guard_raises_keeps_the_old_table(tmp_path):
+    uri = str(tmp_path / "table")
+    seal_rows(uri, "v1", [1])
+
+    def refuse():
+        raise StorageError("taken over")
+
+    with pytest.raises(StorageError, match="taken over"):
+        seal_rows(uri, "v2", [1, 2], guard=refuse)
+    assert tables.read_pointer(uri).version == "v1"
+    assert tables.read(uri)["row_id"].tolist() == [1]

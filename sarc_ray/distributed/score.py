@@ -18,6 +18,7 @@ from sarc_ray.imaging.batch import prepare_rows
 from sarc_ray.imaging.isolation import ReadLimits
 from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.scoring import score_rows
+from sarc_ray.table_reuse import RowInputs
 from sarc_ray.tables import Pointer
 
 if TYPE_CHECKING:  # imports scikit-learn
@@ -33,6 +34,8 @@ def score_manifest(
     engine: EngineConfig,
     version: str,
     lineage: Mapping[str, Any],
+    inputs: RowInputs | None = None,
+    retry: bool = False,
     n_reasons: int = 0,
     progress: Progress | None = None,
 ) -> Pointer:
@@ -47,11 +50,15 @@ def score_manifest(
         engine: blocks, actors, and limits of reading.
         version: names this table's content: changes with the bundle, the preprocessing, the rows and ``n_reasons``.
         lineage: stored with the table; ``run_id`` goes into every row.
+        inputs: what decides each row; with them, rows of the sealed table that would come out the same are taken over.
+        retry: touch only the retryable rows of the sealed table.
         n_reasons: how many of the largest contributions each row names; 0 leaves their columns out.
         progress: called with (rows written, rows in all).
     """
     carried = [name for name in rows.columns if name != "image_uri"]
     n_scorers = engine.scorers or _default_scorers(engine)
+    of_scorer = {"bundle_uri": bundle_uri, "run_id": lineage["run_id"], "n_reasons": n_reasons}
+    of_scorer["threads"] = engine.scorer_threads
 
     def build(dataset: ray.data.Dataset) -> ray.data.Dataset:
         prepared = dataset.map_batches(
@@ -68,15 +75,20 @@ def score_manifest(
             num_cpus=0,
             num_gpus=engine.gpus_per_scorer or None,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_scorers),
-            fn_constructor_kwargs={
-                "bundle_uri": bundle_uri,
-                "run_id": lineage["run_id"],
-                "threads": engine.scorer_threads,
-                "n_reasons": n_reasons,
-            },
+            fn_constructor_kwargs=of_scorer,
         )
 
-    return stream_to_table(rows, uri, build=build, engine=engine, version=version, lineage=lineage, progress=progress)
+    return stream_to_table(
+        rows,
+        uri,
+        build=build,
+        engine=engine,
+        version=version,
+        lineage=lineage,
+        inputs=inputs,
+        retry=retry,
+        progress=progress,
+    )
 
 
 def _default_scorers(engine: EngineConfig) -> int:

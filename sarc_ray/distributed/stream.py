@@ -2,6 +2,7 @@
 
 The plan is always the same: manifest Parquet -> blocks of ``rows_per_block`` -> maps -> small parts. Ray Data's job
 checkpoint on ``row_id`` lets an interrupted run go on; the seal (:mod:`sarc_ray.tables`) makes each row appear once.
+One run writes a table at a time (:mod:`sarc_ray.table_lock`), and only what it has to (:mod:`sarc_ray.table_reuse`).
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
 
-from sarc_ray import storage, tables
+from sarc_ray import storage, table_lock, table_reuse, tables
 from sarc_ray.distributed.settings import EngineConfig
+from sarc_ray.table_reuse import RowIds, RowInputs, WritePlan
 
 Progress = Callable[[int, int], None]
 _PROGRESS_INTERVAL_S = 1.0
@@ -34,6 +35,8 @@ def stream_to_table(
     engine: EngineConfig,
     version: str,
     lineage: Mapping[str, Any],
+    inputs: RowInputs | None = None,
+    retry: bool = False,
     progress: Progress | None = None,
 ) -> tables.Pointer:
     """Run ``build``'s maps over ``rows`` and seal what they write.
@@ -45,43 +48,72 @@ def stream_to_table(
         engine: block size.
         version: name of the sealed version; the same inputs must give the same name.
         lineage: stored with the table.
+        inputs: what decides each row; with them a run takes over what is unchanged in a sealed table.
+        retry: touch only the retryable rows of the sealed table; needs ``inputs``.
         progress: called with (rows written, rows in all) about once a second.
 
     Returns:
         The pointer of the sealed table. A table of the same version that is sealed already is left as it is, but for
         its retryable rows: these, and only these, are tried again into a new version.
+
+    Raises:
+        TableBusyError: another run writes the table.
+        StorageError: the table cannot be read or written, or does not reconcile with the rows.
     """
-    expected = rows["row_id"].to_numpy()
     sealed = tables.read_pointer(uri)
-    kept = None
-    if sealed is not None and sealed.version.split("+")[0] == version:
-        if not sealed.n_retryable:
-            return sealed
-        table = pa.concat_tables(list(tables.iterate(uri)), promote_options="default")
-        kept = table.filter(pc.invert(table["retryable"]))
-        rows = rows[~rows["row_id"].isin(kept["row_id"].to_numpy())]
-        version = _next(sealed.version)
-    work = tables.work_uri(uri)
-    parts_uri = storage.join(work, "parts")
-    input_uri = storage.join(work, f"input-{version}.parquet")
-    if not storage.exists(input_uri):
-        storage.remove_tree(work)  # parts of another version must not mix with this one
-        if kept is not None:
-            storage.write_table(storage.join(parts_uri, "kept.parquet"), kept)
-        storage.write_table(input_uri, rows)
-    with _job_checkpoint(storage.join(work, "checkpoint")), _watch(parts_uri, len(rows), progress):
-        fs, path = storage.arrow_filesystem(input_uri)
+    if sealed is not None and not sealed.n_retryable and (retry or tables.base_of(sealed.version) == version):
+        return sealed
+    name = str(lineage.get("run_id") or lineage.get("stage") or version)
+    with table_lock.hold(uri, run=name) as lock:
+        plan = _plan(uri, rows["row_id"].to_numpy(), version=version, inputs=inputs, retry=retry)
+        name = tables.version_to_write(uri, plan.base)
+        todo = rows[rows["row_id"].isin(plan.todo)]
+        _prepare_work(uri, name, plan, todo)
+        if len(todo):
+            _stream(uri, name, build=build, engine=engine, n_rows=len(plan.expected), progress=progress)
+        facts = {} if plan.inputs is None else {"recipe": plan.inputs.recipe, "n_taken_over": len(plan.kept)}
+        if plan.inputs is not None:
+            table_reuse.write_inputs(uri, name, plan.inputs)
+        return tables.seal(
+            uri, version=name, expected_row_ids=plan.expected, lineage={**lineage, **facts}, guard=lock.require
+        )
+
+
+def _plan(uri: str, row_id_N: RowIds, *, version: str, inputs: RowInputs | None, retry: bool) -> WritePlan:
+    if not retry:
+        return table_reuse.plan_all(uri, row_id_N, version=version, inputs=inputs)
+    assert inputs is not None, "who retries knows what decides each row"
+    return table_reuse.plan_retry(uri, row_id_N, version=version, inputs=inputs)
+
+
+def _prepare_work(uri: str, version: str, plan: WritePlan, todo: pd.DataFrame) -> None:
+    """The rows to work on and the parts to take over; an interrupted run of the same version has them already."""
+    if storage.exists(tables.input_uri(uri, version)):
+        return
+    storage.remove_tree(tables.work_uri(uri))
+    table_reuse.copy_rows(uri, plan.kept, version=version)
+    storage.write_table(tables.input_uri(uri, version), todo)
+
+
+def _stream(
+    uri: str,
+    version: str,
+    *,
+    build: Callable[[ray.data.Dataset], ray.data.Dataset],
+    engine: EngineConfig,
+    n_rows: int,
+    progress: Progress | None,
+) -> None:
+    parts_uri = tables.parts_uri(uri, version)
+    with (
+        _job_checkpoint(storage.join(tables.work_uri(uri), version, "checkpoint")),
+        _watch(parts_uri, n_rows, progress),
+    ):
+        fs, path = storage.arrow_filesystem(tables.input_uri(uri, version))
         dataset = ray.data.read_parquet(path, filesystem=fs)
         dataset = build(dataset.repartition(target_num_rows_per_block=engine.rows_per_block))
         fs, path = storage.arrow_filesystem(parts_uri)
         dataset.write_parquet(path, filesystem=fs, mode="append")
-    return tables.seal(uri, version=version, expected_row_ids=expected, lineage=lineage)
-
-
-def _next(version: str) -> str:
-    """``abc`` was sealed first; its retries are ``abc+1``, ``abc+2``, ..."""
-    base, _, retry = version.partition("+")
-    return f"{base}+{int(retry or 0) + 1}"
 
 
 @contextlib.contextmanager
