@@ -48,6 +48,16 @@ class BlandAltman:
     loa_high: Interval
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProportionalBias:
+    """Line of the difference over the mean of prediction and measurement; ``p_value`` is of a slope of 0."""
+
+    slope: Interval
+    intercept: Interval
+    residual_sd: float
+    p_value: float
+
+
 def concordance(
     measured: npt.ArrayLike, predicted: npt.ArrayLike, *, confidence_level: float, ddof: int = 0
 ) -> Concordance:
@@ -199,6 +209,51 @@ def bland_altman(measured: npt.ArrayLike, predicted: npt.ArrayLike, *, confidenc
         sd=sd,
         loa_low=_around(bias - width, margin_limit),
         loa_high=_around(bias + width, margin_limit),
+    )
+
+
+def proportional_bias(
+    measured: npt.ArrayLike, predicted: npt.ArrayLike, *, confidence_level: float
+) -> ProportionalBias:
+    """Whether the difference (predicted - measured) grows with the size of what is measured.
+
+    Least squares of the difference on the mean of the two: a slope above 0 says that predictions spread wider than
+    measurements, below 0 (the usual case of a model that shrinks to the mean) that they spread less. Residual SD with
+    n - 2 in the denominator; intervals and the two-sided test by t with n - 2 df.
+
+    Returns:
+        NaN where the means do not vary; intervals and test are NaN for fewer than three rows, the test also for a
+        perfect fit.
+
+    Raises:
+        ValueError: NaN or infinite values, unequal lengths, a level outside (0, 1).
+
+    References:
+        Bland JM, Altman DG (1999). Measuring agreement in method comparison studies, section 3.2.
+
+    >>> bias = proportional_bias([10, 12, 15, 11], [11, 12, 14, 13], confidence_level=0.95)
+    >>> round(bias.slope.estimate, 4), round(bias.p_value, 4)
+    (-0.5455, 0.2994)
+    """
+    measured_N, predicted_N = _checked(measured, predicted)
+    check_level("confidence_level", confidence_level)
+    difference_N, mean_N = predicted_N - measured_N, (predicted_N + measured_N) / 2
+    n, nan = mean_N.size, float("nan")
+    if np.ptp(mean_N) == 0:
+        return ProportionalBias(slope=_around(nan, nan), intercept=_around(nan, nan), residual_sd=nan, p_value=nan)
+    centred_N = mean_N - mean_N.mean()
+    spread = float(centred_N @ centred_N)
+    slope = float(centred_N @ difference_N) / spread
+    intercept = float(difference_N.mean()) - slope * float(mean_N.mean())
+    rest = float(np.sum((difference_N - intercept - slope * mean_N) ** 2))
+    sd = float(np.sqrt(rest / (n - 2))) if n > 2 else nan
+    se_slope, se_intercept = sd / np.sqrt(spread), sd * np.sqrt(1 / n + mean_N.mean() ** 2 / spread)
+    t = float(stats.t.ppf(0.5 + confidence_level / 2, n - 2)) if n > 2 else nan
+    return ProportionalBias(
+        slope=_around(slope, t * se_slope),
+        intercept=_around(intercept, t * se_intercept),
+        residual_sd=sd,
+        p_value=float(2 * stats.t.sf(abs(slope) / se_slope, n - 2)) if sd > 0 else nan,
     )
 
 

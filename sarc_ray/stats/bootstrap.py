@@ -233,13 +233,46 @@ def bootstrap_statistic(
     kind: Kind = "percentile",
     map_blocks: MapBlocks = map,
 ) -> BootstrapInterval:
-    """Interval of any statistic of parallel arrays, by drawing whole patients (slow, general).
+    """Interval of any statistic of parallel arrays; as :func:`bootstrap_statistics` for one number.
+
+    >>> a, b = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.5, 3.0])
+    >>> bootstrap_statistic(lambda a, b: float(np.mean(a - b)), [a, b], n_boot=50, confidence_level=0.9, seed=1).n_boot
+    50
+    """
+    return bootstrap_statistics(
+        lambda *columns: [statistic(*columns)],
+        ["statistic"],
+        arrays,
+        n_boot=n_boot,
+        confidence_level=confidence_level,
+        seed=seed,
+        patient=patient,
+        kind=kind,
+        map_blocks=map_blocks,
+    )["statistic"]
+
+
+def bootstrap_statistics(
+    statistic: Callable[..., Sequence[float]],
+    names: Sequence[str],
+    arrays: Sequence[npt.ArrayLike],
+    *,
+    n_boot: int,
+    confidence_level: float,
+    seed: int | Sequence[int],
+    patient: npt.ArrayLike | None = None,
+    kind: Kind = "percentile",
+    map_blocks: MapBlocks = map,
+) -> dict[str, BootstrapInterval]:
+    """Intervals of any statistics of parallel arrays, by drawing whole patients (slow, general).
 
     Args:
-        statistic: called with the resampled arrays; may return NaN. The order of rows must not matter to it.
+        statistic: called with the resampled arrays, returns one number per name; may return NaN. The order of rows
+            must not matter to it.
+        names: of the statistic's values.
         arrays: each of length N.
         n_boot: number of replicates.
-        confidence_level: of the two-sided interval.
+        confidence_level: of the two-sided intervals.
         seed: entropy; equal seeds give equal answers.
         patient: as in :func:`bootstrap_metrics`.
         kind: as in :func:`bootstrap_means`; ``bca`` calls the statistic once more for each patient.
@@ -248,9 +281,10 @@ def bootstrap_statistic(
     Raises:
         ValueError: no arrays, unequal lengths, n_boot < 1, an unknown kind.
 
-    >>> a, b = np.array([1.0, 2.0, 4.0]), np.array([1.5, 2.5, 3.0])
-    >>> bootstrap_statistic(lambda a, b: float(np.mean(a - b)), [a, b], n_boot=50, confidence_level=0.9, seed=1).n_boot
-    50
+    >>> x = np.array([1.0, 2.0, 4.0])
+    >>> bootstrap_statistics(lambda x: [x.min(), x.max()], ["low", "high"], [x],
+    ...                      n_boot=50, confidence_level=0.9, seed=1)["high"].ci_high
+    4.0
     """
     columns = [np.asarray(array) for array in arrays]
     if not columns or len(columns[0]) == 0:
@@ -264,19 +298,22 @@ def bootstrap_statistic(
         for counts_BN in draw_rows(block, unit_N, n_units, n_rows):
             for counts_N in counts_BN:
                 rows = np.repeat(np.arange(n_rows), counts_N.astype(np.int64))
-                values.append([statistic(*(column[rows] for column in columns))])
+                values.append(statistic(*(column[rows] for column in columns)))
         return np.array(values, dtype=np.float64)
 
-    replicates_B1 = np.concatenate(list(map_blocks(replicate, plan_blocks(n_boot, seed=seed))))
-    estimate = np.array([statistic(*columns)], dtype=np.float64)
+    replicates_BK = np.concatenate(list(map_blocks(replicate, plan_blocks(n_boot, seed=seed))))
     accelerations = None
     if _check_kind(kind) == "bca":
         units = np.arange(n_rows) if unit_N is None else unit_N
-        left_out_U = np.array([statistic(*(column[units != unit] for column in columns)) for unit in range(n_units)])
-        accelerations = [_acceleration(left_out_U.mean() - left_out_U)]
+        left_out_UK = np.array([statistic(*(column[units != u] for column in columns)) for u in range(n_units)])
+        accelerations = [_acceleration(left_out_U.mean() - left_out_U) for left_out_U in left_out_UK.T]
     return summarise(
-        ["statistic"], estimate, replicates_B1, confidence_level=confidence_level, accelerations=accelerations
-    )["statistic"]
+        names,
+        np.array(statistic(*columns), dtype=np.float64),
+        replicates_BK,
+        confidence_level=confidence_level,
+        accelerations=accelerations,
+    )
 
 
 def summarise(

@@ -142,3 +142,40 @@ def test_spearman_interval_covers_as_it_says():
         interval = agreement.spearman(first, 0.6 * first + 0.8 * rng.normal(size=80), confidence_level=0.9)
         hits += interval.ci_low <= true <= interval.ci_high
     assert 0.85 <= hits / 400 <= 0.95
+
+
+def test_proportional_bias_equals_scipys_regression():
+    rng = np.random.default_rng(4)
+    measured = rng.normal(17, 4, 60)
+    predicted = 5 + 0.7 * measured + rng.normal(0, 1, 60)
+    line = scipy.stats.linregress((measured + predicted) / 2, predicted - measured)
+    bias = agreement.proportional_bias(measured, predicted, confidence_level=0.9)
+    assert bias.slope.estimate == pytest.approx(line.slope)
+    assert bias.intercept.estimate == pytest.approx(line.intercept)
+    assert bias.p_value == pytest.approx(line.pvalue)
+    t = scipy.stats.t.ppf(0.95, 58)
+    assert bias.slope.ci_high - bias.slope.estimate == pytest.approx(t * line.stderr)
+    assert bias.intercept.ci_high - bias.intercept.estimate == pytest.approx(t * line.intercept_stderr)
+
+
+def test_proportional_bias_and_its_interval_decide_alike_and_turn_with_the_sides():
+    rng, decided = np.random.default_rng(6), []
+    for _ in range(60):
+        measured = rng.normal(size=30)
+        predicted = 0.8 * measured + rng.normal(0, 0.6, 30)
+        bias = agreement.proportional_bias(measured, predicted, confidence_level=0.9)
+        decided.append(bias.p_value < 0.1)
+        assert decided[-1] == (bias.slope.ci_low > 0 or bias.slope.ci_high < 0)
+        turned = agreement.proportional_bias(predicted, measured, confidence_level=0.9)
+        assert turned.slope.estimate == pytest.approx(-bias.slope.estimate)
+        moved = agreement.proportional_bias(3 * measured + 5, 3 * predicted + 5, confidence_level=0.9)
+        assert moved.p_value == pytest.approx(bias.p_value)
+    assert 0 < sum(decided) < 60
+
+
+def test_proportional_bias_where_there_is_no_line():
+    flat = agreement.proportional_bias([1, 2], [2, 1], confidence_level=0.95)
+    assert np.isnan([flat.slope.estimate, flat.p_value]).all()
+    two = agreement.proportional_bias([1, 2], [1, 3], confidence_level=0.95)
+    assert two.slope.estimate == pytest.approx(2 / 3)
+    assert np.isnan([two.slope.ci_low, two.residual_sd, two.p_value]).all()

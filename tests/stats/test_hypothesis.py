@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sarc_ray.stats import hypothesis as hyp
 
@@ -114,3 +116,45 @@ def test_missing_values_are_refused():
         hyp.t_test([1, np.nan], [1, 2])
     with pytest.raises(ValueError, match="share_b"):
         hyp.smd_shares(0.5, 1.5)
+
+
+discordant = st.integers(0, 40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(discordant, discordant)
+def test_mcnemar_by_all_its_kinds(only_first, only_second):
+    table = [[7, only_second], [only_first, 9]]
+    exact, mid_p, plain, corrected = (
+        hyp.mcnemar(table, kind=kind).p_value for kind in ("exact", "mid_p", "chi_square", "corrected")
+    )
+    n = only_first + only_second
+    if n == 0:
+        assert (exact, mid_p) == (1, 1)
+        assert np.isnan([plain, corrected]).all()
+        return
+    assert exact == pytest.approx(scipy.stats.binomtest(only_first, n, 0.5).pvalue)
+    assert plain == pytest.approx(2 * scipy.stats.norm.sf(abs(only_first - only_second) / np.sqrt(n)))
+    assert mid_p < exact or exact == mid_p == 1
+    assert plain <= corrected
+    # Pairs on which both agree say nothing; the order of the decisions does not matter.
+    turned = [[100, only_first], [only_second, 0]]
+    assert hyp.mcnemar(turned, kind="mid_p").p_value == pytest.approx(mid_p)
+
+
+def test_mcnemar_holds_its_level():
+    n, hits = 40, np.arange(41)
+    weight = scipy.stats.binom.pmf(hits, n, 0.5)
+    level = {}
+    for kind in ("exact", "mid_p"):
+        p = np.array([hyp.mcnemar([[0, k], [n - k, 0]], kind=kind).p_value for k in hits])
+        level[kind] = weight[p <= 0.05].sum()
+    assert level["exact"] <= level["mid_p"] <= 0.055
+    assert level["exact"] <= 0.05
+
+
+def test_mcnemar_refuses():
+    with pytest.raises(ValueError, match="McNemar's test takes 2 x 2"):
+        hyp.mcnemar([[1, 2, 3], [4, 5, 6]], kind="exact")
+    with pytest.raises(ValueError, match="kind: found 'yates'; allowed: exact, mid_p, chi_square, corrected"):
+        hyp.mcnemar([[1, 2], [3, 4]], kind="yates")
