@@ -36,9 +36,9 @@ def carry_out(uri, plan, *, retryable=(), attempt="first"):
     return plan
 
 
-@pytest.fixture
-def uri(tmp_path):
-    return str(tmp_path / "table")
+@pytest.fixture(params=["local", "s3"])
+def uri(request, tmp_path):
+    return str(tmp_path / "table") if request.param == "local" else request.getfixturevalue("s3_url")
 
 
 def test_the_first_run_works_on_all_rows(uri):
