@@ -17,6 +17,7 @@ import pandas as pd
 
 from sarc_ray import __version__, intake, stages, storage, tables
 from sarc_ray.bundle import read_manifest_of, require_preprocessing, verify_bundle
+from sarc_ray.cohort.definitions import outcome_name
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE
 from sarc_ray.distributed import cluster
 from sarc_ray.distributed.ood import pooled_features_of
@@ -347,7 +348,7 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
                     seed=config.run.seed,
                     truth=_truth(run, dataset),
                     run_id=stages.run_id(run),
-                    outcome_name=config.outcome.column or "sarcopenia",
+                    outcome_name=outcome_name(config.outcome),
                 )
             )
             storage.write_table(run.path("results", f"table_one_{dataset}.csv"), table_one(frame))
