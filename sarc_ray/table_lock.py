@@ -261,7 +261,7 @@ def _local_presence(where: str) -> Iterator[tuple[str, bool]]:
     """Lock a file of this machine for the block: its name as a place, and whether the lock was free.
 
     The place names machine, boot, device and inode, so that containers on one host which do not share the file are not
-    taken for one another.
+    taken for one another. The empty file stays: one that is removed while another process opens it would be two.
     """
     name = hashlib.sha256(storage.canonical_uri(where).encode("utf-8")).hexdigest()[:24]
     path = os.path.join(tempfile.gettempdir(), f"sarc-ray-{os.getuid()}-{name}.lock")
