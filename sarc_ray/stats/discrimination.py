@@ -302,7 +302,8 @@ def mcc(cells: Confusion) -> FloatArray:
     """
     tp, fp, fn, tn = (np.asarray(cell, dtype=np.float64) for cell in (cells.tp, cells.fp, cells.fn, cells.tn))
     margins = np.sqrt(tp + fp) * np.sqrt(tp + fn) * np.sqrt(tn + fp) * np.sqrt(tn + fn)
-    return _ratio(tp * tn - fp * fn, margins)
+    # Rounding must not make a perfect decision better than perfect.
+    return np.clip(_ratio(tp * tn - fp * fn, margins), -1, 1)
 
 
 def roc_curve(label: npt.ArrayLike, score: npt.ArrayLike) -> RocCurve:
