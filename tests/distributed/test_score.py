@@ -1,6 +1,13 @@
 """The distributed score table equals the direct one, at two block counts, with every kind of row in it."""
 
+import contextlib
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,9 +19,12 @@ from sarc_ray.bundle import load_bundle, write_bundle
 from sarc_ray.cohort.schema import row_id
 from sarc_ray.distributed.prepare import prepare_images
 from sarc_ray.distributed.score import score_manifest
+from sarc_ray.errors import TableBusyError
 from sarc_ray.imaging.batch import prepare_rows
 from sarc_ray.scoring import score_rows
 from sarc_ray.stage2.explain import TopReasons, make_explainer
+from sarc_ray.table_lock import lock_uri
+from sarc_ray.table_reuse import RowInputs, row_hashes
 from tests import bundle_factory, dicom_factory
 from tests.engine import READ_LIMITS, engine_config
 
@@ -107,6 +117,89 @@ def test_distributed_equals_direct(ray_session, tmp_path, rows, bundle_uri, dire
         "age_below_minimum": 2,
     }
     assert seen[-1] == (N_ROWS, N_ROWS)
+
+
+def inputs_of(rows):
+    return RowInputs(recipe="bundle-a", row_id_N=rows["row_id"].to_numpy(), hash_N=row_hashes(rows))
+
+
+def test_a_grown_table_equals_one_that_was_scored_in_one_go(ray_session, tmp_path, rows, bundle_uri, direct):
+    uri = str(tmp_path / "scores")
+    arguments = {"bundle_uri": bundle_uri, "preprocess": PREPROCESS, "lineage": {"run_id": "r"}, "n_reasons": 2}
+    arguments["engine"] = engine_config(rows_per_block=7)
+    before = rows.head(25).copy()
+    before.loc[:2, "bmi_kg_m2"] = 31.0
+    score_manifest(before, uri, version="v1", inputs=inputs_of(before), **arguments)
+    pointer = score_manifest(rows, uri, version="v2", inputs=inputs_of(rows), **arguments)
+    table = tables.read(uri)
+    pd.testing.assert_frame_equal(table, direct[table.columns], check_exact=True)
+    assert (pointer.n_rows, pointer.lineage["n_taken_over"]) == (N_ROWS, 22)
+
+
+SCORE = """
+import sys
+import pandas as pd
+from sarc_ray.distributed import cluster
+from tests.distributed.test_score import score_for_the_kill
+from tests.engine import engine_config
+with cluster.session(engine_config(num_cpus=2)):
+    score_for_the_kill(pd.read_parquet(sys.argv[1]), sys.argv[2], sys.argv[3])
+"""
+
+
+def score_for_the_kill(rows, uri, bundle_uri):
+    """What the driver that is killed does, and the next one."""
+    return score_manifest(
+        rows,
+        uri,
+        bundle_uri=bundle_uri,
+        preprocess=PREPROCESS,
+        engine=engine_config(rows_per_block=2),
+        version="v1",
+        lineage={"run_id": "r"},
+        inputs=inputs_of(rows),
+        n_reasons=2,
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_driver_costs_no_question(ray_session, tmp_path, rows, bundle_uri, direct):
+    """While it lives the second run is refused; after kill -9 the same call goes on from its parts, at once."""
+    uri, manifest = str(tmp_path / "scores"), tmp_path / "rows.parquet"
+    rows.to_parquet(manifest)
+    driver = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SCORE, str(manifest), uri, bundle_uri],
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: storage.exists(lock_uri(uri)), driver)
+        with pytest.raises(TableBusyError, match="the run 'r' on"):
+            score_for_the_kill(rows, uri, bundle_uri)
+        wait_for(lambda: storage.list_files(tables.parts_uri(uri, "v1"), ".parquet"), driver)
+        driver.kill()
+        driver.wait()
+        assert storage.exists(lock_uri(uri))
+        n_parts = len(storage.list_files(tables.parts_uri(uri, "v1"), ".parquet"))
+        assert 0 < n_parts < N_ROWS // 2
+        pointer = score_for_the_kill(rows, uri, bundle_uri)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)
+    table = tables.read(uri)
+    pd.testing.assert_frame_equal(table, direct[table.columns], check_exact=True)
+    assert (pointer.version, pointer.n_rows) == ("v1", N_ROWS)
+    assert not storage.exists(lock_uri(uri))
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 240.0
+    while not condition():
+        assert process.poll() is None, "the driver ended by itself"
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
 
 
 def test_a_sealed_version_is_not_scored_again(ray_session, tmp_path, rows, bundle_uri):
