@@ -18,12 +18,14 @@ PINS = {
     "monai": ("monai==1.6.1", "itk-io==5.4.7", "itk-core==5.4.7"),
     "torchxrayvision": ("torchxrayvision==1.5.7", "scikit-image==0.26.0"),
     "flaml": ("flaml==2.7.0",),
+    "confidenceinterval": ("confidenceinterval==1.0.5",),
 }
 ENVIRONMENTS = {
     "MONAI (pydicom)": "monai",
     "MONAI (ITK)": "monai",
     "torchxrayvision": "torchxrayvision",
     "FLAML": "flaml",
+    "confidenceinterval": "confidenceinterval",
 }
 
 
