@@ -67,7 +67,7 @@ class Sizes:
 
 
 SMALL = Sizes(cohorts=1, trials=3, trials_per_round=3, repeats=1, trivial_trials=(10, 40))
-FULL = Sizes(cohorts=5, trials=20, trials_per_round=10, repeats=5, trivial_trials=(20, 120))
+FULL = Sizes(cohorts=5, trials=20, trials_per_round=5, repeats=5, trivial_trials=(20, 120))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
