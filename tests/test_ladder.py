@@ -51,7 +51,7 @@ def seal_scores(run, dataset, rows, bundle):
     made = ["raw_score", "score", *STAGE1]
     table.loc[table.index[0], made] = np.nan  # one that abstained
     uri = run.path("scores", dataset)
-    storage.write_table(storage.join(tables.work_uri(uri), "parts", "part.parquet"), table)
+    storage.write_table(storage.join(tables.parts_uri(uri, "v1"), "part.parquet"), table)
     tables.seal(uri, version="v1", expected_row_ids=table["row_id"].to_numpy(), lineage={})
     return table
 
