@@ -83,7 +83,7 @@ def write_scores(run, rows, bundle):
 
 
 def seal(uri, table):
-    storage.write_table(storage.join(tables.work_uri(uri), "parts", "part.parquet"), table)
+    storage.write_table(storage.join(tables.parts_uri(uri, "v1"), "part.parquet"), table)
     tables.seal(uri, version="v1", expected_row_ids=table["row_id"].to_numpy(), lineage={})
 
 
