@@ -16,6 +16,7 @@ import pandas as pd
 from sarc_ray import storage
 from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.distributed.tune import search
+from sarc_ray.errors import EvaluationError
 from sarc_ray.stage2.choice import choose
 from sarc_ray.stage2.cross_validation import Fold, make_folds
 from sarc_ray.stage2.model import Stage2Model, fit_final
@@ -135,11 +136,21 @@ def fit_trial(problem: Problem, record: TrialRecord, config: Stage2Config, *, se
 def fit_finalists(
     problem: Problem, searched: Searched, config: Stage2Config, *, seed: int, tell: Tell
 ) -> dict[str, Stage2Model]:
-    """The final model of each algorithm's best trial."""
+    """The final model of each algorithm's best trial.
+
+    An algorithm that ranks patients no better than chance has none; it is an error of the chosen one alone.
+
+    Raises:
+        EvaluationError: the chosen trial gives no model.
+    """
     models = {}
-    for name, record in searched.finalists.items():
-        models[name] = fit_trial(problem, record, config, seed=seed)
-        tell("finalists", len(models), len(searched.finalists))
+    for number, (name, record) in enumerate(searched.finalists.items()):
+        try:
+            models[name] = fit_trial(problem, record, config, seed=seed)
+        except EvaluationError:
+            if record is searched.chosen:
+                raise
+        tell("finalists", number + 1, len(searched.finalists))
     return models
 
 

@@ -49,7 +49,7 @@ def algorithms_view(report: Report) -> Table | Absent:
         cells += [f"{inner[metric]['estimate']:.0f}" for metric in ("trials", "pruned")]
         cells += [words.number(inner["seconds"]["estimate"] / 60.0, 1)]
         cells += [words.estimate(inner["auroc"]), words.number(inner["f1"]["estimate"])]
-        cells += [words.estimate(lines[name, test.name, metric]) for test in tests for metric in _TEST_METRICS]
+        cells += [words.estimate(lines.get((name, test.name, metric))) for test in tests for metric in _TEST_METRICS]
         rows.append((*cells, str(inner["auroc"]["params"])))
     cost = ("Algorithm", "Trials", "Given up", "Minutes", "AUROC", "F1")
     return Table(
@@ -61,7 +61,8 @@ def algorithms_view(report: Report) -> Table | Absent:
         note=(
             f"{_choice(report.search)} Each algorithm at its own threshold by the rule in force. Intervals: of the "
             "cross-validated AUROC from the standard error of its folds; of the test sets by bootstrap of patients. "
-            "Minutes: computing time of all its trials."
+            "Minutes: computing time of all its trials. An algorithm without figures on the test sets ranks the "
+            "training patients no better than chance, so that it gave no score."
         ),
         numbers=table,
     )

@@ -93,3 +93,13 @@ def test_re_based_scores_say_what_was_measured_and_what_was_not(report):
     assert "nothing was measured" in view.note
     assert "re-based to" in decisions.thresholds_view(moved).note
     assert "their prevalence" in decisions.thresholds_view(report).note
+
+
+def test_an_algorithm_without_a_model_has_no_figures_on_the_test_sets(report):
+    table = report.search.algorithms
+    without = table[(table["algorithm"] == "extra_trees") | (table["dataset"] == "cross_validation")]
+    search = dataclasses.replace(report.search, algorithms=without)
+    extra, logistic = decisions.algorithms_view(dataclasses.replace(report, search=search)).rows
+    assert logistic[4] == "0.800 (0.780 to 0.820)"
+    assert set(logistic[6:-1]) == {"\u2013"}
+    assert "\u2013" not in extra[6:-1]

@@ -1,0 +1,54 @@
+"""Finalists: an algorithm that learns nothing is left out, unless it is the chosen one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sarc_ray.errors import EvaluationError
+from sarc_ray.stage2.search import TrialRecord, TrialSpec
+from sarc_ray.tuning import Problem, Searched, fit_finalists
+from tests.stage2.cohort import CHEAP, CONFIG, draw
+
+
+def record(algorithm):
+    return TrialRecord(
+        spec=TrialSpec(algorithm=algorithm, number=0, params=CHEAP[algorithm]),
+        cv_auroc_mean=0.8,
+        cv_auroc_se=0.02,
+        oof_f1=0.5,
+        auroc_per_fold=(0.8,) * 15,
+        pruned=False,
+        seconds=1.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def problem():
+    X, y_N = draw(200, seed=3)
+    return Problem(features=pd.DataFrame(X), outcome_N=np.asarray(y_N), patient_N=np.arange(200))
+
+
+def searched(chosen):
+    finalists = {name: record(name) for name in ("logistic_regression", "lightgbm")}
+    return Searched(records=tuple(finalists.values()), chosen=finalists[chosen], finalists=finalists, folds=())
+
+
+def test_an_algorithm_that_learns_nothing_has_no_model_unless_it_is_the_chosen_one(problem, monkeypatch):
+    from sarc_ray import tuning
+
+    fit = tuning.fit_final
+
+    def no_better_than_chance(name, *args, **kwargs):
+        if name == "lightgbm":
+            raise EvaluationError("no better than chance")
+        return fit(name, *args, **kwargs)
+
+    monkeypatch.setattr(tuning, "fit_final", no_better_than_chance)
+    told = []
+    models = fit_finalists(
+        problem, searched("logistic_regression"), CONFIG, seed=1, tell=lambda *progress: told.append(progress)
+    )
+    assert set(models) == {"logistic_regression"}
+    assert told[-1] == ("finalists", 2, 2)
+    with pytest.raises(EvaluationError, match="no better than chance"):
+        fit_finalists(problem, searched("lightgbm"), CONFIG, seed=1, tell=lambda *_: None)
