@@ -2,7 +2,8 @@
 
 A page holds its own text, and tables between two marker lines that name them. The tables come from the code: the
 configuration's dataclasses with their docstrings, the presets, the manifest's columns, the reason codes, the schemas
-of the tables. ``tests/docs/test_reference.py`` makes them again and compares, so that no page can go stale.
+of the tables; what no code says of a column or metric comes from ``reference_meanings.py``.
+``tests/docs/test_reference.py`` makes them again and compares, so that no page can go stale.
 """
 
 from __future__ import annotations
@@ -17,6 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from reference_meanings import (
+    HEADLINE_MEANINGS,
+    INVENTORY_MEANINGS,
+    KEY_MEANINGS,
+    LADDER_MEANINGS,
+    METRIC_MEANINGS,
+    RESULT_MEANINGS,
+    SCORE_MEANINGS,
+    TABLE_ONE_MEANINGS,
+)
 
 from sarc_ray.cohort.definitions import DEFINITIONS, GUIDELINES, QUANTITIES, OutcomeConfig, outcome_columns
 from sarc_ray.cohort.schema import COLUMNS, REQUIRED_COLUMNS, TargetConfig
@@ -36,182 +47,6 @@ DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / "sarc_ray"
 _BLOCK = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end of \2 -->\n)", re.DOTALL)
 _DEFAULT_CLINICAL = ("age_years", "sex", "bmi_kg_m2")
-
-# Keys whose dataclass says in one sentence what they are, without a list of them.
-KEY_MEANINGS = {
-    "run.name": "name of the run; part of `run_id` in every table",
-    "run.directory": "folder of the run's results, any fsspec URL",
-    "run.seed": "seed of everything random: split, simulation, training, search, bootstrap",
-    "targets": "what stage 1 predicts; see below",
-    "clinical_features": "manifest columns that stage 2 uses beside the predictions; never a target",
-}
-SCORE_MEANINGS = {
-    "row_id": "identity of the manifest row: 63 bits of SHA-256 of the image's canonical URI",
-    "patient_key": "keyed hash (HMAC-SHA256, 128 bits) of `patient_id`",
-    "study_key": "keyed hash of `study_id`; null where the manifest has none",
-    "image_sha256": "SHA-256 of the object's bytes; null where there were none",
-    "outcome": "`scored`, `abstained` or `rejected`",
-    "reason": "why the row was not scored; empty for scored rows",
-    "retryable": "true where fetching the object again may help",
-    "acquired_month": "year and month of the radiograph, from the DICOM header",
-    "site": "as in the manifest",
-    "device": "as in the manifest",
-    "view": "as in the manifest, else the DICOM header's",
-    "gate_flags": "what the gate remarked in the DICOM header, with commas between; see below",
-    "age_years": "the manifest's value, else the DICOM header's",
-    "sex": "F or M; the manifest's value, else the DICOM header's",
-    "bmi_kg_m2": "the manifest's value, or computed from its height and weight",
-    "<t>_mu": "predicted mean, in the target's unit",
-    "<t>_sigma": "predicted standard deviation: root of the two variances' sum",
-    "<t>_var_aleatoric": "mean over members of their variances",
-    "<t>_var_epistemic": "variance over members of their means (ddof 0)",
-    "<t>_uncertainty_pct": "100 sigma / mu with the epistemic part at ddof 1, at most 1000; the stage-2 feature",
-    "ood_distance": "distance from the training pictures; about 1 is ordinary. Also where it was the reason to abstain",
-    "raw_score": "probability of the outcome before calibration",
-    "score": "probability of the outcome: the raw score after calibration, where the bundle has one in force",
-    "flag": "score >= the bundle's threshold",
-    "reason_<k>": "where asked for: the feature that moves this row's raw score most (k = 1), next to most (2), ...",
-    "reason_<k>_shap": "its SHAP value: what it adds to the raw score, up or down; see below",
-    "model_id": "of the bundle",
-    "run_id": "name of the run and a hash of its configuration",
-}
-INVENTORY_MEANINGS = {
-    "image_uri": "the object: relative to the manifest's folder where it lies below it, else its URL",
-    "patient_id": "keyed hash of Patient ID; where there is none, of the object's URL: a patient of its own",
-    "study_id": "keyed hash of Study Instance UID",
-    "eligible": "1 where nothing in the header speaks against a score",
-    "reason": "else why not, as in [outcomes](outcomes.md)",
-    "gate_flags": "remarks on the header that refuse nothing, with commas between",
-    "bytes": "size of the object",
-    "patient_known": "1 where the header has a Patient ID",
-    "age_years": "Patient's Age, else from Patient's Birth Date and the day of the radiograph, in whole years",
-    "sex": "Patient's Sex, F or M",
-    "bmi_kg_m2": "from Patient's Size and Patient's Weight, where both are plausible",
-    "view": "View Position, or where else the header tells the view",
-    "device": "Manufacturer and Manufacturer's Model Name",
-    "acquired_on": "month of Acquisition Date, else of Study Date",
-    "modality": "Modality",
-    "body_part": "Body Part Examined",
-    "photometric": "Photometric Interpretation",
-    "rows": "Rows",
-    "columns": "Columns",
-    "bits_stored": "Bits Stored",
-    "transfer_syntax": "UID of the transfer syntax",
-}
-RESULT_MEANINGS = {
-    "dataset": "`test_internal` or `test_external`",
-    "outcome": "what is predicted: `sarcopenia`, or a target's name",
-    "score": "what predicts it: `score`, `<t>_mu`, `sarc_f` or `ideal`",
-    "comparator": "what it is compared with; empty for a figure of its own",
-    "metric": "see below",
-    "subgroup": "`all`, or `column=value`",
-    "estimate": "the figure; missing where `na_reason` says why",
-    "ci_low": "lower end of the confidence interval",
-    "ci_high": "upper end of the confidence interval",
-    "confidence_level": "of the interval, from `evaluation.confidence_level`",
-    "p_value": "two-sided, where the method has a test",
-    "n": "rows that the figure rests on",
-    "n_events": "of these, rows with the outcome",
-    "n_boot": "bootstrap replicates drawn",
-    "n_degenerate": "of these, replicates without a defined value, which the interval leaves out",
-    "method": "how interval or p-value were made",
-    "na_reason": "why a figure, or its interval, is missing",
-    "plan_hash": "SHA-256 of the evaluation plan",
-    "run_id": "of the evaluating run",
-}
-METRIC_MEANINGS = {
-    "auroc": "area under the ROC curve; ties count half",
-    "auprc": "step-wise average precision; chance level is the prevalence",
-    "f1": "2 TP / (2 TP + FP + FN) at the flag",
-    "mcc": "Matthews correlation coefficient at the flag",
-    "sensitivity": "TP / (TP + FN) at the flag",
-    "specificity": "TN / (TN + FP) at the flag",
-    "ppv": "TP / (TP + FP) at the flag",
-    "npv": "TN / (TN + FN) at the flag",
-    "brier": "mean squared difference of score and outcome",
-    "auroc_delong": "the same area, with DeLong's interval",
-    "prevalence": "share of rows with the outcome",
-    "scaled_brier": "1 - Brier / (q (1 - q)), q the prevalence",
-    "citl": "calibration-in-the-large: intercept with the slope fixed at 1; 0 is perfect",
-    "cal_slope": "calibration slope; 1 is perfect, below 1 scores are too extreme",
-    "ici": "mean distance of the score from the smoothed observed share",
-    "e50": "median of these distances",
-    "e90": "90th percentile of these distances",
-    "emax": "largest of these distances",
-    "spiegelhalter_z": "Spiegelhalter's z of calibration",
-    "hosmer_lemeshow": "Hosmer and Lemeshow's chi-square",
-    "ccc": "Lin's concordance correlation coefficient, variances with the n denominator",
-    "pearson": "Pearson's correlation",
-    "bias_correction": "Cb = CCC / Pearson's correlation",
-    "explained_variance": "1 - MSE / variance of the measured values; bias is penalised",
-    "mae": "mean absolute error",
-    "rmse": "root mean squared error",
-    "bias": "mean of predicted - measured",
-    "loa_low": "bias - 1.96 SD of the differences",
-    "loa_high": "bias + 1.96 SD of the differences",
-    "coverage": "share of measured values within the predictive interval; named `coverage_90` at level 0.9",
-    "nll": "mean negative log density of N(mu, sigma^2), in nats",
-    "crps": "mean continuous ranked probability score of N(mu, sigma^2), in the target's unit",
-    "sharpness": "root of the mean predictive variance",
-    "sharpness_aleatoric": "root of its aleatoric part's mean: noise within the pictures",
-    "sharpness_epistemic": "root of its epistemic part's mean: disagreement of the members",
-    "interval_calibration_error": "mean of |coverage - level| of central intervals at 5%, 10%, ... 95%",
-    "aurc": "area under the risk-coverage curve: mean absolute error of the k most certain rows, averaged over k",
-    "aurc_gain": "that area between a sigma without information (0) and a perfect ranking of the errors (1)",
-    "auroc_difference": "AUROC of the score - AUROC of SARC-F, or of the ideal's Bayes score",
-    "explained_variance_ratio": "explained variance over the ideal's",
-    "nll_difference": "NLL - the ideal's",
-    "sigma_spearman": "Spearman's correlation of sigma with the ideal's sigma, image by image",
-}
-HEADLINE_MEANINGS = {
-    "dataset": "as in the results table",
-    "quantity": "the results table's `outcome`",
-    "metric": "the metric; `auroc_difference vs <comparator>` for a comparison",
-    "n": "rows",
-    "attained": "the estimate, three decimals",
-    "ci_low": "lower end of its interval",
-    "ci_high": "upper end of its interval",
-    "p_value": "where there is a test",
-    "ideal": "the same metric of the simulator's ideal; missing without truth",
-    "attained_over_ideal": "the ratio, for metrics where larger is better",
-}
-LADDER_MEANINGS = {
-    "dataset": "`test_internal` or `test_external`",
-    "learner": "`chosen`: the bundle's algorithm and hyper-parameters; `ridge`: logistic regression, not searched",
-    "algorithm": "of the learner",
-    "rung": "`sarc_f` (as recorded), `clinical`, `means` (with the predictions), `uncertainties` (with all features)",
-    "comparator": "the rung that it is compared with; empty for an AUROC of its own",
-    "metric": "`auroc`, or `auroc_difference` (rung - comparator)",
-    "estimate": "the figure; missing where `na_reason` says why",
-    "ci_low": "lower end of the interval",
-    "ci_high": "upper end of the interval",
-    "confidence_level": "of the interval, from `evaluation.confidence_level`",
-    "p_value": "of a difference, two-sided",
-    "n": "scored rows with a label, and with both scores where two are compared",
-    "n_events": "of these, rows with the outcome",
-    "method": "`DeLong`, or `DeLong paired, two-sided`",
-    "na_reason": "why a figure, or its interval, is missing",
-    "run_id": "of the evaluating run",
-}
-TABLE_ONE_MEANINGS = {
-    "variable": "label and unit",
-    "with": "summary of patients with the outcome, as printed",
-    "without": "summary of patients without it",
-    "p": "p-value as printed",
-    "p_value": "p-value as a number",
-    "test": "name of the test",
-    "smd": "standardised difference, with - without",
-    "n_missing": "rows without a value",
-    "n_<group>": "rows with a value",
-    "n_missing_<group>": "rows without a value",
-    "mean_<group>": "mean",
-    "sd_<group>": "standard deviation (ddof 1)",
-    "median_<group>": "median",
-    "q1_<group>": "lower quartile, linear interpolation",
-    "q3_<group>": "upper quartile, linear interpolation",
-    "count_<group>": "number of rows that meet the level",
-    "percent_<group>": "their percentage",
-}
 
 
 def update(text: str) -> str:
@@ -480,7 +315,9 @@ def _empty_results() -> pd.DataFrame:
 
 def _check_meanings(where: str, meanings: Mapping[str, str], names: Sequence[str]) -> None:
     if set(meanings) != set(names):
-        raise KeyError(f"docs/make_reference.py, {where}: {sorted(set(meanings) ^ set(names))} differ from the code")
+        raise KeyError(
+            f"docs/reference_meanings.py, {where}: {sorted(set(meanings) ^ set(names))} differ from the code"
+        )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

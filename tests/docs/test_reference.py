@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,14 @@ _KEY_AND_VALUE = re.compile(r"`([a-z0-9_]+)\.([a-z0-9_]+): ([^`]+)`")
 
 
 def load_script():
-    # Loaded from its file: another distribution may own the name "docs".
+    # Loaded from its file: another distribution may own the name "docs". Its neighbour is found as if it were started.
     spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(DOCS))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(DOCS))
     return module
 
 
