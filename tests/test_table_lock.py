@@ -121,11 +121,15 @@ def test_a_run_that_was_taken_over_notices_and_leaves_the_lock_alone(table):
             lock.require()
 
 
-def test_a_lock_that_makes_no_sense_is_watched_like_any_other(tmp_path):
+def test_a_lock_that_makes_no_sense_is_watched_like_any_other(tmp_path, caplog):
     table = str(tmp_path)
     storage.write_bytes(lock_uri(table), b"")
-    with hold(table, run="second", patience=QUICK) as lock:
+    with caplog.at_level(logging.WARNING), hold(table, run="second", patience=QUICK) as lock:
         lock.require()
+        assert storage.read_json(lock_uri(table))["run"] == "second"
+    assert "a run left its lock here; looking for a sign of life" in caplog.text
+    assert "taken over from a run, which ended without a word" in caplog.text
+    assert not storage.exists(lock_uri(table))
 
 
 @pytest.mark.parametrize("once", [True, False])
