@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -86,19 +88,39 @@ def archive_rows(run: Run) -> pd.DataFrame:
     return read_manifest(run.config.data.archive)
 
 
-def labelled_scores(run: Run, dataset: str, *, table: tuple[str, ...] | None = None) -> pd.DataFrame:
+def labelled_scores(run: Run, dataset: str) -> pd.DataFrame:
     """Labels of a test set beside its scores: one row per image of the test set, scored or not.
+
+    Clinical features are those of the manifest. A row that lacks one there may have been scored by its header's:
+    :func:`scored_rows` has these.
+
+    Args:
+        run: scored.
+        dataset: ``test_internal`` or ``test_external``.
+    """
+    features = read_manifest_of(run.path("bundle")).spec.clinical_features
+    return _beside_scores(run, dataset, ("scores", dataset), from_manifest=(*_CARRIED, *features))
+
+
+def scored_rows(run: Run, dataset: str, *, table: tuple[str, ...] | None = None) -> pd.DataFrame:
+    """Scored rows of a test set with their labels, and with clinical features as stage 2 saw them.
 
     Args:
         run: scored.
         dataset: ``test_internal`` or ``test_external``.
         table: where in the run's folder the scores lie; by default where ``score`` leaves them.
     """
+    features = read_manifest_of(run.path("bundle")).spec.clinical_features
+    carried = [name for name in _CARRIED if name not in features]
+    frame = _beside_scores(run, dataset, table or ("scores", dataset), from_manifest=carried)
+    return frame[frame["score"].notna()].reset_index(drop=True)
+
+
+def _beside_scores(run: Run, dataset: str, table: tuple[str, ...], *, from_manifest: Sequence[str]) -> pd.DataFrame:
     labels = internal_rows(run) if dataset == TEST_INTERNAL else external_rows(run)
     # ``outcome`` is the patient's in the labels and the row's in the score table.
-    scores = tables.read(run.path(*(table or ("scores", dataset)))).rename(columns={"outcome": "row_outcome"})
-    bundle = read_manifest_of(run.path("bundle")).spec
-    made = set(scores.columns) - set(_CARRIED) - set(bundle.clinical_features)
+    scores = tables.read(run.path(*table)).rename(columns={"outcome": "row_outcome"})
+    made = set(scores.columns) - set(from_manifest)
     # A manifest may carry columns of an earlier scoring; what this run's bundle says comes first.
     known = labels[[name for name in labels.columns if name == "row_id" or name not in made]]
     own = [name for name in scores.columns if name == "row_id" or name not in known.columns]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sarc_ray import intake, stages, storage, tables
+from sarc_ray import intake, stages, storage
 from sarc_ray.bundle import read_manifest_of
 from sarc_ray.evaluation.ladder import LadderPlan, ladder_rows
 from sarc_ray.evaluation.rows import numbers
@@ -62,23 +62,12 @@ def climb(run: Run, datasets: Sequence[str]) -> pd.DataFrame:
     }
     parts = []
     for dataset in datasets:
-        frame = _resolved(run, dataset)
+        frame = intake.scored_rows(run, dataset)
         for learner, rungs in learned.items():
             scored = _scored(run, frame, rungs, own_score=learner == CHOSEN)
             plan = _plan(run, dataset, learner=learner, algorithm=learners[learner][0])
             parts.append(ladder_rows(scored, _present(scored, rungs), plan=plan))
     return pd.concat(parts, ignore_index=True)
-
-
-def _resolved(run: Run, dataset: str) -> pd.DataFrame:
-    """Scored rows of a test set with their labels; clinical features as stage 2 saw them, be it from a header."""
-    frame = intake.labelled_scores(run, dataset)
-    frame = frame[frame["score"].notna()].reset_index(drop=True)
-    names = list(run.config.clinical_features)
-    seen = tables.read(run.path("scores", dataset), columns=["row_id", *names]).set_index("row_id")
-    for name in names:
-        frame[name] = seen[name].reindex(frame["row_id"]).to_numpy()
-    return frame
 
 
 def _scored(run: Run, frame: pd.DataFrame, rungs: dict[str, Rung], *, own_score: bool) -> pd.DataFrame:

@@ -145,7 +145,7 @@ def choose_as_paper(run: Run, models: Mapping[str, Stage2Model]) -> str:
     Raises:
         EvaluationError: no scored patient of the test set has a label.
     """
-    frame = _labelled(intake.labelled_scores(run, TEST_INTERNAL, table=("stage2", "choosing")))
+    frame = _labelled(intake.scored_rows(run, TEST_INTERNAL, table=("stage2", "choosing")))
     if frame.empty:
         raise EvaluationError(
             "stage2.choice: internal_test_as_paper needs scored patients with a label in the internal test set, found "
@@ -173,7 +173,7 @@ def finalists_table(run: Run, datasets: list[str]) -> pd.DataFrame:
     parts = [cross_validated(trials, confidence_level=run.config.evaluation.confidence_level)]
     models, chosen = read_finalists(run.path("stage2")), trials.loc[trials["chosen"], "algorithm"].item()
     for dataset in datasets:
-        frame = _labelled(intake.labelled_scores(run, dataset))
+        frame = _labelled(intake.scored_rows(run, dataset))
         features = features_of(run, frame)
         for name, model in models.items():
             score_N = model.predict(features)[1]
@@ -191,4 +191,4 @@ def finalists_table(run: Run, datasets: list[str]) -> pd.DataFrame:
 
 
 def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["score"].notna() & frame["outcome"].notna()].reset_index(drop=True)
+    return frame[frame["outcome"].notna()].reset_index(drop=True)

@@ -1,0 +1,64 @@
+"""Finalists on the test sets of a run, with features as they were when the patients were scored."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sarc_ray import storage
+from sarc_ray.run_stage2 import choose_as_paper, finalists_table
+from sarc_ray.stage2.persist import to_bytes
+from sarc_ray.stats.discrimination import auroc, confusion_from_flags, f1
+from tests.small_run import N_EXTERNAL, make_run
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """The small run with one finalist on record: the bundle's own model."""
+    run, bundle, people, scores = make_run(tmp_path_factory.mktemp("finalists"))
+    trial = {
+        "algorithm": bundle.stage2.algorithm,
+        "cv_auroc_mean": 0.8,
+        "cv_auroc_se": 0.02,
+        "oof_f1": 0.5,
+        "pruned": False,
+        "seconds": 1.0,
+        "finalist": True,
+        "chosen": True,
+        "params": "{}",
+    }
+    storage.write_table(run.path("stage2", "trials.parquet"), pd.DataFrame([trial]))
+    name = f"{bundle.stage2.algorithm}.skops"
+    storage.write_bytes(run.path("stage2", "finalists", name), to_bytes(bundle.stage2))
+    return run, bundle, people, scores
+
+
+def test_a_feature_from_the_header_counts_as_it_did_in_scoring(tuned):
+    """One external patient's BMI is in the score table alone."""
+    run, _, _, scores = tuned
+    table = finalists_table(run, list(scores))
+    external = table[table["dataset"] == "test_external"]
+    assert set(external["n"]) == {N_EXTERNAL - 1}
+    labels = storage.read_table(run.path("cohort", "external.parquet"))[["row_id", "outcome"]]
+    scored = scores["test_external"].dropna(subset="score").merge(labels, on="row_id")
+    found = external.set_index("metric").loc["auroc", "estimate"]
+    assert found == pytest.approx(auroc(scored["outcome_y"], scored["score"]))
+
+
+def test_the_choice_of_the_paper_takes_the_best_f1_and_sees_the_same_features(tuned):
+    run, bundle, _, scores = tuned
+    cohort_uri = run.path("cohort", "derivation.parquet")
+    cohort = storage.read_table(cohort_uri)
+    cohort.loc[cohort.index[cohort["split"] == "test_internal"][3], "bmi_kg_m2"] = np.nan  # the score table has it
+    storage.write_table(cohort_uri, cohort)
+    shutil.copytree(run.path("scores", "test_internal"), run.path("stage2", "choosing"))
+    model = bundle.stage2
+    models = {point.rule: dataclasses.replace(model, in_force=point.rule) for point in model.thresholds}
+    scored = scores["test_internal"].dropna(subset="score").merge(cohort[["row_id", "outcome"]], on="row_id")
+    expected = {
+        rule: f1(confusion_from_flags(scored["outcome_y"], one.flag(scored["score"]))) for rule, one in models.items()
+    }
+    assert len({round(float(value), 6) for value in expected.values()}) > 1
+    assert expected[choose_as_paper(run, models)] == np.nanmax(list(expected.values()))
