@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sarc_ray.evaluation.plan import EvaluationConfig
-from sarc_ray.evaluation.rows import numbers
+from sarc_ray.evaluation.rows import numbers, seed_of
 from sarc_ray.stats import bootstrap
 from sarc_ray.stats.arrays import normal_quantile
 
@@ -93,14 +92,13 @@ def algorithm_table(
         reason = f"n = {len(frame)} is below min_cell_size = {config.min_cell_size}"
         return _table([{**known, **size, "metric": name, "na_reason": reason} for name in bootstrap.METRICS])
     patient_N = pd.factorize(frame["patient_id"])[0]
-    digest = hashlib.sha256(f"{dataset}\n{algorithm}".encode()).digest()
     intervals = bootstrap.bootstrap_metrics(
         label_N,
         numbers(frame, "score"),
         frame["flag"].to_numpy(dtype=bool),
         n_boot=config.n_boot,
         confidence_level=config.confidence_level,
-        seed=[seed, int.from_bytes(digest[:8], "big")],
+        seed=seed_of(seed, dataset, algorithm),
         patient=patient_N if len(np.unique(patient_N)) < len(patient_N) else None,
     )
     return _table(
