@@ -95,7 +95,7 @@ def bootstrap_metrics(
     sample = prepare_sample(label, score, flag, patient=patient)
     # A partial, not a closure, so that other processes can take it.
     replicate = functools.partial(replicate_metrics, sample)
-    replicates_B9 = np.concatenate(list(map_blocks(replicate, plan_blocks(n_boot, seed=seed))))
+    replicates_B9 = _replicates(replicate, n_boot, seed, map_blocks)
     accelerations = None
     if _check_kind(kind) == "bca":
         accelerations = [
@@ -137,7 +137,7 @@ def bootstrap_differences(
     """
     a, b = prepare_pair(label, score_a, flag_a, score_b, flag_b, patient=patient)
     replicate = functools.partial(replicate_differences, a, b)
-    replicates_B9 = np.concatenate(list(map_blocks(replicate, plan_blocks(n_boot, seed=seed))))
+    replicates_B9 = _replicates(replicate, n_boot, seed, map_blocks)
     accelerations = None
     if _check_kind(kind) == "bca":
         pairs = zip(influences(a), influences(b), strict=True)
@@ -213,12 +213,12 @@ def bootstrap_means(
             parts.append(statistic(counts_BN @ matrix_NK / counts_BN.sum(axis=1, keepdims=True)))
         return np.concatenate(parts)
 
-    replicates = np.concatenate(list(map_blocks(replicate, plan_blocks(n_boot, seed=seed))))
+    replicates = _replicates(replicate, n_boot, seed, map_blocks)
     estimate = statistic(matrix_NK.mean(axis=0, keepdims=True))[0]
     accelerations = None
     if _check_kind(kind) == "bca":
         left_out_UK = statistic(_means_without_each(matrix_NK, unit_N, n_units))
-        accelerations = [_acceleration(left_out_U.mean() - left_out_U) for left_out_U in left_out_UK.T]
+        accelerations = _jackknife_accelerations(left_out_UK)
     return summarise(names, estimate, replicates, confidence_level=confidence_level, accelerations=accelerations)
 
 
@@ -301,12 +301,12 @@ def bootstrap_statistics(
                 values.append(statistic(*(column[rows] for column in columns)))
         return np.array(values, dtype=np.float64)
 
-    replicates_BK = np.concatenate(list(map_blocks(replicate, plan_blocks(n_boot, seed=seed))))
+    replicates_BK = _replicates(replicate, n_boot, seed, map_blocks)
     accelerations = None
     if _check_kind(kind) == "bca":
         units = np.arange(n_rows) if unit_N is None else unit_N
         left_out_UK = np.array([statistic(*(column[units != u] for column in columns)) for u in range(n_units)])
-        accelerations = [_acceleration(left_out_U.mean() - left_out_U) for left_out_U in left_out_UK.T]
+        accelerations = _jackknife_accelerations(left_out_UK)
     return summarise(
         names,
         np.array(statistic(*columns), dtype=np.float64),
@@ -360,6 +360,18 @@ def summarise(
             n_degenerate=len(replicates_BK) - defined.size,
         )
     return intervals
+
+
+def _replicates(
+    replicate: Callable[[Block], FloatArray], n_boot: int, seed: int | Sequence[int], map_blocks: MapBlocks
+) -> FloatArray:
+    """All replicates in the order of their blocks, shape (B, K)."""
+    return np.concatenate(list(map_blocks(replicate, plan_blocks(n_boot, seed=seed))))
+
+
+def _jackknife_accelerations(left_out_UK: FloatArray) -> list[float]:
+    """Accelerations of K statistics from their values without each patient."""
+    return [_acceleration(left_out_U.mean() - left_out_U) for left_out_U in left_out_UK.T]
 
 
 def _check_kind(kind: str) -> str:
