@@ -251,20 +251,35 @@ def fit_sigmoid(raw: npt.ArrayLike, y: npt.ArrayLike) -> Sigmoid:
     x_RN = logit(_drawn_in(np.atleast_2d(np.asarray(raw, dtype=np.float64))))
     target_N = softened(y)
 
-    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
-        z_RN = parameters[0] * x_RN + parameters[1]
-        error_RN = expit(z_RN) - target_N
-        value = np.mean(np.logaddexp(0.0, z_RN) - target_N * z_RN)
-        return float(value), np.array([np.mean(error_RN * x_RN), np.mean(error_RN)])
-
-    fitted = minimize(loss, x0=np.array([1.0, 0.0]), jac=True, method="BFGS", options={"gtol": 1e-8})
-    slope, intercept = (float(value) for value in fitted.x)
+    slope, intercept = fit_logistic((x_RN, np.ones_like(x_RN)), target_N, start=(1.0, 0.0))
     if not np.isfinite([slope, intercept]).all() or slope <= 0.0:
         raise EvaluationError(
             f"calibration: the sigmoid's slope is {slope:.3g}; out-of-fold scores rank patients no better than chance, "
             "so no score can be made. Check features and outcome, or train on more patients"
         )
     return Sigmoid(slope, intercept)
+
+
+def fit_logistic(
+    columns: Sequence[FloatArray], target_N: FloatArray, *, start: Sequence[float], offset: FloatArray | float = 0.0
+) -> tuple[float, ...]:
+    """Coefficients of columns in a logistic model of softened labels, by maximum likelihood.
+
+    Args:
+        columns: shape (N,) or (R, N) each; a constant is a column of ones.
+        target_N: share of the outcome in each row, as :func:`softened` gives it.
+        start: where the search begins, one number per column.
+        offset: log-odds with a coefficient of 1, shape as the columns.
+    """
+
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+        z_RN = offset + sum(parameter * column for parameter, column in zip(parameters, columns, strict=True))
+        error_RN = expit(z_RN) - target_N
+        value = np.mean(np.logaddexp(0.0, z_RN) - target_N * z_RN)
+        return float(value), np.array([np.mean(error_RN * column) for column in columns])
+
+    found = minimize(loss, x0=np.array(start), jac=True, method="BFGS", options={"gtol": 1e-8})
+    return tuple(float(value) for value in found.x)
 
 
 def fit_beta(raw: npt.ArrayLike, y: npt.ArrayLike) -> Beta:

@@ -25,11 +25,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from sarc_ray.errors import EvaluationError
-from sarc_ray.stage2.calibration import Calibration, CalibrationDecision, log_odds, moved, softened
+from sarc_ray.stage2.calibration import Calibration, CalibrationDecision, fit_logistic, log_odds, moved, softened
 from sarc_ray.stats.arrays import FloatArray, IntArray
 from sarc_ray.stats.calibration import brier, calibration_errors
 
@@ -156,18 +155,12 @@ def fit(method: Candidate, z_N: FloatArray, y_N: IntArray) -> tuple[float, float
     """Slope and intercept of a candidate by maximum likelihood, with Platt's softened labels; (1, 0) of ``none``."""
     if method == "none":
         return 1.0, 0.0
-    target_N = softened(y_N)
-
-    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
-        slope = parameters[1] if method == "intercept_and_slope" else 1.0
-        u_N = slope * z_N + parameters[0]
-        error_N = expit(u_N) - target_N
-        gradient = np.array([np.mean(error_N), np.mean(error_N * z_N)])
-        return float(np.mean(np.logaddexp(0.0, u_N) - target_N * u_N)), gradient[: len(parameters)]
-
-    start = np.array([0.0, 1.0] if method == "intercept_and_slope" else [0.0])
-    found = minimize(loss, x0=start, jac=True, method="BFGS", options={"gtol": 1e-8}).x
-    return (float(found[1]) if len(found) > 1 else 1.0), float(found[0])
+    target_N, ones_N = softened(y_N), np.ones_like(z_N)
+    if method == "intercept":
+        (intercept,) = fit_logistic((ones_N,), target_N, start=(0.0,), offset=z_N)
+        return 1.0, intercept
+    intercept, slope = fit_logistic((ones_N, z_N), target_N, start=(0.0, 1.0))
+    return slope, intercept
 
 
 def recalibrated_model(model: Stage2Model, decision: LocalDecision) -> Stage2Model:
