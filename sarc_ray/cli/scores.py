@@ -1,0 +1,122 @@
+"""Verbs that use a bundle: score, explain, recalibrate."""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated
+
+import typer
+
+from sarc_ray import exits
+from sarc_ray.cli.terminal import SetOption, console, load, run_stage, score_dataset
+from sarc_ray.errors import ConfigError
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples: sarc-ray score run.yaml --dataset archive; "
+    "sarc-ray score --bundle URL --manifest URL --to URL --set score.key_file=FILE"
+)
+def score(
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="CONFIG", help="The run's YAML; may be left out with --bundle.", show_default=False),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="test_internal, test_external or archive; repeat for several; default all."),
+    ] = None,
+    bundle: Annotated[str | None, typer.Option("--bundle", metavar="URL", help="Any bundle, without its run.")] = None,
+    manifest: Annotated[str | None, typer.Option("--manifest", metavar="URL", help="Any manifest to score.")] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="URL", help="The score table to write.")] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Touch only the rows of a finished table that the store failed on.")
+    ] = False,
+    set_: SetOption = None,
+) -> None:
+    """Score radiographs, one outcome row per image: a run's data sets, or any manifest with any bundle.
+
+    Of a finished table of the same bundle, only what is new, changed or failed in the store is scored.
+    """
+    with console.status("loading"):
+        from sarc_ray import pipeline
+        from sarc_ray.scoring_request import load_run_for, read_request, score_request
+
+    request = read_request(bundle, manifest, to)
+    if request is not None:
+        run = load_run_for(request, config, set_ or [])
+        run_stage(run, "score", functools.partial(score_request, request, retry=retry))
+        return
+    if config is None:
+        raise ConfigError("CONFIG: missing; name the run's YAML, or --bundle, --manifest and --to")
+    run = load(config, set_)
+    with pipeline.engine(run):
+        for name in dataset or run.config.data.scored_datasets():
+            run_stage(run, f"score {name}", functools.partial(score_dataset, name, retry=retry))
+
+
+@app.command(epilog="Examples: sarc-ray explain --bundle URL chest.dcm --to out; same with manifest.csv or list.txt")
+def explain(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE_OR_LIST...", help="DICOM objects, manifests, or lists (.txt).")
+    ],
+    bundle: Annotated[str, typer.Option("--bundle", metavar="URL", help="The model.")],
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="Folder for the pictures and explanations.csv.")],
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Of the networks, on a CPU.")] = 1,
+) -> None:
+    """Show where the networks look: an overlay per target and image, and the predictions as a table; starts no Ray.
+
+    Exit code 4 when no image could be read.
+    """
+    with console.status("loading"):
+        from sarc_ray import explaining, screen
+        from sarc_ray.inspection.request import settings_for
+
+    limits = settings_for(bundle, None).limits
+    with screen.stage_progress(console, "explain") as tell:
+        explained = explaining.explain(bundle, images, to, limits=limits, threads=threads, tell=tell)
+    screen.print_explained(console, explained, to)
+    if not explained.n_pictures:
+        raise typer.Exit(code=exits.REFUSED)
+
+
+@app.command(
+    epilog="Examples: sarc-ray recalibrate --bundle URL --table sample.csv --to NEW; "
+    "sarc-ray recalibrate --bundle URL --table manifest.csv --scores URL --to NEW; "
+    "sarc-ray recalibrate --bundle URL --prevalence 0.08 --to NEW"
+)
+def recalibrate(
+    bundle: Annotated[str, typer.Option("--bundle", metavar="URL", help="The parent; it stays as it is.")],
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="Folder of the new bundle.")],
+    table: Annotated[
+        str | None,
+        typer.Option("--table", metavar="URL", help="Local sample: scores with labels, or a manifest with --scores."),
+    ] = None,
+    scores: Annotated[
+        str | None, typer.Option("--scores", metavar="URL", help="Score table of the manifest in --table.")
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", metavar="COLUMN", help="0/1; default 'label', with --scores the bundle's outcome."),
+    ] = None,
+    prevalence: Annotated[
+        float | None, typer.Option("--prevalence", metavar="SHARE", help="Re-base to it instead; needs no labels.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the bootstrap.")] = 0,
+) -> None:
+    """Put a bundle's scores right on a local sample, where that helps, or re-base them to another prevalence.
+
+    The new bundle names its parent and flags the same patients. Exit code 4 when nothing helps: none is written.
+    """
+    with console.status("loading"):
+        from sarc_ray.recalibrating import display, rewrite
+
+    request = rewrite.RecalibrationRequest(
+        bundle=bundle, to=to, table=table, scores=scores, label=label, prevalence=prevalence, seed=seed
+    )
+    with console.status("recalibrating"):
+        done = rewrite.recalibrate(request)
+    display.print_recalibrated(console, done, to)
+    if done.model_id is None:
+        raise typer.Exit(code=exits.REFUSED)
