@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sarc_ray import intake, stages, storage
+from sarc_ray import intake, stages
 from sarc_ray.bundle import read_manifest_of
 from sarc_ray.evaluation.ladder import LadderPlan, ladder_rows
 from sarc_ray.evaluation.rows import numbers
@@ -38,8 +38,7 @@ def write_ladder(run: Run, datasets: Sequence[str]) -> pd.DataFrame:
         StorageError: predictions, bundle or scores are missing.
     """
     table = climb(run, datasets)
-    for name in ("ladder.parquet", "ladder.csv"):
-        storage.write_table(run.path("results", name), table)
+    run.write_result("ladder", table)
     return table
 
 

@@ -48,6 +48,7 @@ from sarc_ray.stage1.predictions import predict_patients
 from sarc_ray.stage1.shortfall import FailedMember, member_name, require_members
 from sarc_ray.table_reuse import RowInputs, row_hashes
 from sarc_ray.tuning import Problem, fit_finalists, nested_cross_validation, search_stage2, write_search
+from sarc_ray.watching import Snapshot, Watcher
 
 # (what is counted, done, in all)
 Tell = Callable[[str, int, int], None]
@@ -267,6 +268,7 @@ def score(run: Run, dataset: str, tell: Tell = silent, *, retry: bool = False) -
             run=run,
             tell=tell,
             retry=retry,
+            manifest_uri=uri,
         )
         return {"counts": pointer.counts, "n_rows": pointer.n_rows, **_taken_over(pointer), **_retryable(pointer)}
 
@@ -287,6 +289,7 @@ def score_rows_with_bundle(
     run: Run,
     tell: Tell = silent,
     retry: bool = False,
+    manifest_uri: str | None = None,
 ) -> tables.Pointer:
     """Score any manifest with any bundle into any table; what a sealed table has already is taken over.
 
@@ -298,6 +301,7 @@ def score_rows_with_bundle(
         run: gives the engine's settings and the run's name.
         tell: progress.
         retry: touch only the retryable rows of the sealed table.
+        manifest_uri: where the rows come from; the hash of its content goes into the table's lineage.
     """
     spec = verify_bundle(bundle_uri)
     carried = ["row_id", "image_uri", "site", "device", "view", "age_years", *spec.spec.clinical_features]
@@ -320,11 +324,11 @@ def score_rows_with_bundle(
             preprocess=spec.spec.preprocess,
             engine=run.config.engine,
             version=version,
-            lineage={**stages.lineage(run, "score", version), "model_id": spec.model_id},
+            lineage={**stages.lineage(run, "score", version), "model_id": spec.model_id, **_manifest(manifest_uri)},
             inputs=inputs,
             retry=retry,
             n_reasons=run.config.score.reasons,
-            progress=_counted(tell, "radiographs"),
+            watcher=_shown(tell, "radiographs"),
         )
 
 
@@ -354,14 +358,9 @@ def evaluate(run: Run, tell: Tell = silent) -> Record:
             storage.write_table(run.path("results", f"table_one_{dataset}.csv"), table_one(frame))
             tell("data sets", number + 1, len(datasets))
         table = pd.concat(results, ignore_index=True)
-        for name in ("results.parquet", "results.csv"):
-            storage.write_table(run.path("results", name), table)
-        headline = headline_table(table, interval_level=config.evaluation.interval_level)
-        for name in ("headline.parquet", "headline.csv"):
-            storage.write_table(run.path("results", name), headline)
-        algorithms = finalists_table(run, datasets)
-        for name in ("algorithms.parquet", "algorithms.csv"):
-            storage.write_table(run.path("results", name), algorithms)
+        run.write_result("results", table)
+        run.write_result("headline", headline_table(table, interval_level=config.evaluation.interval_level))
+        run.write_result("algorithms", finalists_table(run, datasets))
         write_ladder(run, datasets)
         return {"rows": len(table)}
 
@@ -456,6 +455,19 @@ def _counted(tell: Tell, what: str) -> Callable[[int, int], None]:
         tell(what, done, total)
 
     return progress
+
+
+def _shown(tell: Tell, what: str) -> Watcher:
+    """Progress with what else is known of it after a semicolon."""
+
+    def watcher(now: Snapshot) -> None:
+        tell("; ".join(filter(None, (what, now.describe()))), now.done, now.total)
+
+    return watcher
+
+
+def _manifest(uri: str | None) -> Record:
+    return {} if uri is None else {"manifest_sha256": storage.content_id(uri)}
 
 
 def _texts(values: pd.Series) -> list[str | None]:

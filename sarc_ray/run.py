@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from sarc_ray import config, storage
@@ -150,6 +151,11 @@ class Run:
         """Write the resolved configuration beside the results."""
         text = yaml.safe_dump(config.to_mapping(self.config), sort_keys=False)
         storage.write_text(self.path("config.yaml"), text)
+
+    def write_result(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table of the results, once as Parquet and once as CSV."""
+        for ending in ("parquet", "csv"):
+            storage.write_table(self.path("results", f"{name}.{ending}"), table)
 
     def stage(
         self, name: str, *, fingerprint: str, work: Callable[[], dict[str, Any]], outputs: Sequence[str] = ()

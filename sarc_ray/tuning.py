@@ -89,7 +89,9 @@ def search_stage2(
         EvaluationError: labels or features that cannot be learned from.
         TrainingError: a trial failed; finished ones stay on record.
     """
-    folds = _folds(problem, config, seed)
+    folds = make_folds(
+        problem.outcome_N, problem.patient_N, n_splits=config.n_splits, n_repeats=config.n_repeats, seed=seed
+    )
     plan = RoundSearch(
         algorithms=config.algorithms,
         trials_per_algorithm=config.trials_per_algorithm,
@@ -119,14 +121,16 @@ def search_stage2(
     return Searched(records=tuple(records), chosen=chosen, finalists=finalists, folds=tuple(folds))
 
 
-def fit_trial(problem: Problem, record: TrialRecord, config: Stage2Config, *, seed: int) -> Stage2Model:
-    """The final model of one trial: fitted on all rows, calibration and thresholds from out-of-fold scores."""
+def fit_trial(
+    problem: Problem, record: TrialRecord, folds: Sequence[Fold], config: Stage2Config, *, seed: int
+) -> Stage2Model:
+    """The final model of one trial: fitted on all rows, calibration and thresholds from scores out of the folds."""
     return fit_final(
         record.spec.algorithm,
         record.spec.params,
         problem.features,
         problem.outcome_N,
-        _folds(problem, config, seed),
+        folds,
         config=config,
         seed=seed,
         n_jobs=1,
@@ -146,7 +150,7 @@ def fit_finalists(
     models = {}
     for number, (name, record) in enumerate(searched.finalists.items()):
         try:
-            models[name] = fit_trial(problem, record, config, seed=seed)
+            models[name] = fit_trial(problem, record, searched.folds, config, seed=seed)
         except EvaluationError:
             if record is searched.chosen:
                 raise
@@ -217,17 +221,24 @@ def nested_cross_validation(
         Bioinformatics 7:91.
     """
     inner = replace(config, nested_splits=0)
+    outer = make_folds(
+        problem.outcome_N,
+        problem.patient_N,
+        n_splits=config.nested_splits,
+        n_repeats=1,
+        seed=int(np.random.SeedSequence([seed, _NESTED]).generate_state(1)[0]),
+    )
     rows = []
-    for number, (train_N, test_N) in enumerate(_outer_folds(problem, config, seed)):
-        within = problem.rows(train_N)
+    for number, fold in enumerate(outer):
+        within = problem.rows(fold.train)
         folder = storage.join(uri, f"nested-{number:02d}")
         searched = search_stage2(within, inner, seed=seed, uri=folder, engine=engine, tell=tell)
-        model = fit_trial(within, searched.chosen, inner, seed=seed)
-        score_N, label_N = model.predict(problem.features.iloc[test_N])[1], problem.outcome_N[test_N]
+        model = fit_trial(within, searched.chosen, searched.folds, inner, seed=seed)
+        score_N, label_N = model.predict(problem.features.iloc[fold.test])[1], problem.outcome_N[fold.test]
         rows.append(
             {
                 "fold": number,
-                "n": len(test_N),
+                "n": len(fold.test),
                 "n_events": int(label_N.sum()),
                 "algorithm": searched.chosen.spec.algorithm,
                 "cv_auroc": searched.chosen.cv_auroc_mean,
@@ -238,22 +249,3 @@ def nested_cross_validation(
         )
         tell("outer folds", number + 1, config.nested_splits)
     return pd.DataFrame(rows)
-
-
-def _folds(problem: Problem, config: Stage2Config, seed: int) -> list[Fold]:
-    return make_folds(
-        problem.outcome_N, problem.patient_N, n_splits=config.n_splits, n_repeats=config.n_repeats, seed=seed
-    )
-
-
-def _outer_folds(
-    problem: Problem, config: Stage2Config, seed: int
-) -> Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    folds = make_folds(
-        problem.outcome_N,
-        problem.patient_N,
-        n_splits=config.nested_splits,
-        n_repeats=1,
-        seed=int(np.random.SeedSequence([seed, _NESTED]).generate_state(1)[0]),
-    )
-    return [(fold.train, fold.test) for fold in folds]
