@@ -31,10 +31,17 @@ from reference_meanings import (
 
 from sarc_ray.cohort.definitions import DEFINITIONS, GUIDELINES, QUANTITIES, OutcomeConfig, outcome_columns
 from sarc_ray.cohort.schema import COLUMNS, REQUIRED_COLUMNS, TargetConfig
-from sarc_ray.config import PRESETS, load_preset
+from sarc_ray.config import PRESETS, from_mapping, load_preset
 from sarc_ray.errors import REASONS
 from sarc_ray.evaluation import ladder, table_one
-from sarc_ray.evaluation.plan import COMPARISONS, OUTCOME_METRICS, TARGET_METRICS, EvaluationConfig, make_plan
+from sarc_ray.evaluation.plan import (
+    COMPARISONS,
+    EXTERNAL_METRICS,
+    OUTCOME_METRICS,
+    TARGET_METRICS,
+    EvaluationConfig,
+    make_plan,
+)
 from sarc_ray.evaluation.results import headline_table
 from sarc_ray.evaluation.rows import Sheet
 from sarc_ray.imaging.heads import HEAD_SCHEMA
@@ -253,6 +260,7 @@ def metric_table() -> str:
         "Of the outcome's score": OUTCOME_METRICS,
         "Of a target's prediction": TARGET_METRICS,
         "Of a comparison": COMPARISONS,
+        "Of a data set from elsewhere": EXTERNAL_METRICS,
     }
     _check_meanings("METRIC_MEANINGS", METRIC_MEANINGS, [name for group in groups.values() for name in group])
     parts = []
@@ -276,6 +284,8 @@ def _range(parameter: Integer | Real | Choice) -> tuple[str, str]:
     if isinstance(parameter, Choice):
         return ", ".join(parameter.options), ""
     step = f", step {parameter.step}" if isinstance(parameter, Integer) and parameter.step > 1 else ""
+    if parameter.low == parameter.high:
+        return f"{parameter.low:g}", "-"
     return f"{parameter.low:g} to {parameter.high:g}{step}", "log" if parameter.log else "linear"
 
 
@@ -301,15 +311,7 @@ def table_one_columns() -> str:
 
 
 def _empty_results() -> pd.DataFrame:
-    config = EvaluationConfig(
-        n_boot=1,
-        confidence_level=0.95,
-        interval_level=0.9,
-        coverage_levels=(),
-        min_cell_size=1,
-        subgroups=(),
-        age_band_edges_years=(),
-    )
+    config = from_mapping(EvaluationConfig, load_preset("paper")["evaluation"])
     return Sheet(dataset="", plan=make_plan(config, []), run_id="", seed=0).to_frame()
 
 

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sarc_ray import __version__, intake, stages, storage, tables
+from sarc_ray import __version__, evaluating, intake, stages, storage, tables
 from sarc_ray.bundle import read_manifest_of, require_preprocessing, verify_bundle
-from sarc_ray.cohort.definitions import outcome_name
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE
 from sarc_ray.distributed import cluster
 from sarc_ray.distributed.ood import pooled_features_of
@@ -26,15 +25,11 @@ from sarc_ray.distributed.score import score_manifest
 from sarc_ray.distributed.simulate import simulate_cohorts
 from sarc_ray.distributed.train import train_members
 from sarc_ray.errors import EvaluationError
-from sarc_ray.evaluation.results import evaluate_dataset, headline_table
-from sarc_ray.evaluation.table_one import table_one
-from sarc_ray.ladder import write_ladder
 from sarc_ray.privacy import load_key, pseudonyms
 from sarc_ray.run import Run, RunConfig, fingerprint_of
 from sarc_ray.run_stage2 import (
     OOD_FILE,
     choose_as_paper,
-    finalists_table,
     problem_of,
     stage2_frame,
     write_feature_check,
@@ -333,40 +328,8 @@ def score_rows_with_bundle(
 
 
 def evaluate(run: Run, tell: Tell = silent) -> Record:
-    """Results table, Table 1, headline figures, finalists and ladder of every scored data set that has labels."""
-    config = run.config
-    datasets = stages.labelled_datasets(config)
-    for dataset in datasets:
-        stages.finished(run, f"score-{dataset}")
-
-    def work() -> Record:
-        results = []
-        for number, dataset in enumerate(datasets):
-            frame = intake.labelled_scores(run, dataset)
-            results.append(
-                evaluate_dataset(
-                    frame,
-                    dataset=dataset,
-                    targets=config.targets,
-                    config=config.evaluation,
-                    seed=config.run.seed,
-                    truth=_truth(run, dataset),
-                    run_id=stages.run_id(run),
-                    outcome_name=outcome_name(config.outcome),
-                )
-            )
-            storage.write_table(run.path("results", f"table_one_{dataset}.csv"), table_one(frame))
-            tell("data sets", number + 1, len(datasets))
-        table = pd.concat(results, ignore_index=True)
-        run.write_result("results", table)
-        run.write_result("headline", headline_table(table, interval_level=config.evaluation.interval_level))
-        run.write_result("algorithms", finalists_table(run, datasets))
-        write_ladder(run, datasets)
-        return {"rows": len(table)}
-
-    fingerprint = stages.fingerprint(run, "evaluate")
-    outputs = ("results/results.parquet", "results/ladder.parquet")
-    return run.stage("evaluate", fingerprint=fingerprint, work=work, outputs=outputs)
+    """Compare scores with labels by the evaluation plan; see :mod:`sarc_ray.evaluating`."""
+    return evaluating.evaluate(run, tell)
 
 
 def _n_training(frame: pd.DataFrame) -> int:
@@ -429,14 +392,6 @@ def _ood_distances(run: Run, frame: pd.DataFrame, images_NSS: np.ndarray, member
     reference = fit_reference(features_NF[training_N], backbone_hash=member_from_bytes(member).backbone_hash)
     storage.write_bytes(run.path(OOD_FILE), reference_to_bytes(reference))
     return reference.distance(features_NF)
-
-
-def _truth(run: Run, dataset: str) -> pd.DataFrame | None:
-    """The simulator's truth of a test set; opened by the evaluation alone."""
-    if run.config.data.truth is None:
-        return None
-    name = "derivation" if dataset == TEST_INTERNAL else "external"
-    return storage.read_table(storage.join(run.config.data.truth, f"{name}.parquet"))
 
 
 def _retryable(pointer: tables.Pointer) -> Record:

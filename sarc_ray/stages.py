@@ -39,7 +39,8 @@ def inputs_of(run: Run, stage: str) -> Any:
         return [fingerprint(run, "tune"), stage, config.score.reasons]
     assert stage == "evaluate", stage
     scores = [fingerprint(run, f"score-{name}") for name in labelled_datasets(config)]
-    return [scores, config.evaluation, config.targets, _content(config.data.truth), config.run.seed]
+    plan = _content(config.evaluation.plan)
+    return [scores, config.evaluation, plan, config.targets, _content(config.data.truth), config.run.seed]
 
 
 def fingerprint(run: Run, stage: str) -> str:
@@ -100,7 +101,7 @@ def lineage(run: Run, stage: str, inputs: Any) -> dict[str, Any]:
 
 def run_id(run: Run) -> str:
     """Names the run in tables: its name and its configuration. The same run on another engine has the same id."""
-    decisive = {key: value for key, value in to_mapping(run.config).items() if key != "engine"}
+    decisive = {key: value for key, value in to_mapping(run.config).items() if key not in ("engine", "plan")}
     return f"{run.config.run.name}-{fingerprint_of(decisive)[:8]}"
 
 

@@ -19,6 +19,7 @@ from sarc_ray.errors import (
     TrainingError,
 )
 from sarc_ray.evaluation.rows import COLUMNS
+from sarc_ray.external_site import SiteRequest, evaluate_site, site_run
 from sarc_ray.privacy import create_key_file
 from sarc_ray.run import load_run
 
@@ -298,6 +299,27 @@ def test_results_have_the_papers_metrics_with_the_ideal_beside_them(run):
         rows = rows[(rows["metric"] == row["metric"]) & (rows["subgroup"] == "all") & (rows["comparator"] == "")]
         assert (rows["na_reason"] != "").all()
     assert headline.set_index("metric").loc[["auroc", "ccc", "brier"], "attained"].notna().all()
+
+
+def test_another_sites_table_gets_what_the_external_test_set_gets(run, tmp_path):
+    """The external cohort, given as if it were a stranger's, differs in its name alone."""
+    asked = SiteRequest(
+        table=run.config.data.external,
+        scores=run.path("scores", "test_external"),
+        to=str(tmp_path),
+        bundle=None,
+        label=None,
+    )
+    assert evaluate_site(asked, run, pipeline.silent)["facts"]["plan"] == run.finished("evaluate")["facts"]["plan"]
+    site, own = (storage.read_table(other.path("results", "results.parquet")) for other in (site_run(asked, run), run))
+    own = own[own["dataset"] == "test_external"]
+    for metric in ("smd", "auroc_delong", "ppv_transported"):
+        found, expected = (
+            table[(table["metric"] == metric) & (table["subgroup"] == "all") & (table["score"] != "ideal")]
+            for table in (site, own)
+        )
+        assert len(found) > 0
+        np.testing.assert_allclose(found["estimate"], expected["estimate"], err_msg=metric)
 
 
 def test_the_same_command_again_does_nothing_and_a_change_redoes_what_depends_on_it(run, settings):

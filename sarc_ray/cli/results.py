@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 import typer
 
 from sarc_ray import exits
 from sarc_ray.cli.terminal import ConfigArgument, SetOption, console, load, run_stage, run_stages
+from sarc_ray.errors import ConfigError
 
 app = typer.Typer()
 
 
-@app.command(epilog="Example: sarc-ray evaluate run.yaml")
-def evaluate(config: ConfigArgument, set_: SetOption = None) -> None:
-    """Compare scores with labels: Table 2, agreement, calibration, uncertainty."""
-    from sarc_ray import pipeline, screen
+@app.command(
+    epilog="Examples: sarc-ray evaluate run.yaml --plan plan.yaml; "
+    "sarc-ray evaluate run.yaml --table manifest.csv --scores scores --to out"
+)
+def evaluate(
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="CONFIG", help="The run's YAML; may be left out with --bundle.", show_default=False),
+    ] = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", metavar="URL", help="What to evaluate, written before looking (YAML).")
+    ] = None,
+    table: Annotated[
+        str | None, typer.Option("--table", metavar="URL", help="Another site's manifest with labels, instead.")
+    ] = None,
+    scores: Annotated[str | None, typer.Option("--scores", metavar="URL", help="The score table made of it.")] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="URL", help="Folder for that site's results.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option("--bundle", metavar="URL", help="Whose scores they are, where there is no run.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="COLUMN", help="0/1; default what the bundle predicts.")
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Compare scores with labels: Table 2, agreement, calibration, uncertainty, subgroups; of a run or another site.
 
-    run = load(config, set_)
+    Another site is set beside the run's internal test set: case-mix, recalibration, transported predictive values.
+    """
+    with console.status("loading"):
+        from sarc_ray import external_site, pipeline, screen
+
+    overrides = [*(set_ or []), *([f"evaluation.plan={plan}"] if plan else [])]
+    request = external_site.read_request(table, scores, to, bundle=bundle, label=label, config=config)
+    if request is not None:
+        run = external_site.load_model_run(request, config, overrides)
+        run_stage(run, "evaluate", functools.partial(external_site.evaluate_site, request))
+        screen.print_headline(console, external_site.site_run(request, run))
+        return
+    if config is None:
+        raise ConfigError("CONFIG: missing; name the run's YAML, or --bundle, --table, --scores and --to")
+    run = load(config, overrides)
     run_stage(run, "evaluate", pipeline.evaluate)
     screen.print_headline(console, run)
 

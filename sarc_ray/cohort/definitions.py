@@ -42,6 +42,10 @@ _RELATIONS: Mapping[Relation, Callable[[FloatArray, FloatArray], npt.NDArray[np.
     ">": operator.gt,
     ">=": operator.ge,
 }
+# A screening with the questionnaire is positive from here on. Malmstrom TK, Miller DK, Simonsick EM, et al. (2016).
+# SARC-F: a symptom score to predict persons with sarcopenia at risk for poor functional outcomes. J Cachexia Sarcopenia
+# Muscle 7:28-36.
+SARC_F_CUTOFF = 4.0
 
 
 @dataclass(frozen=True, slots=True)

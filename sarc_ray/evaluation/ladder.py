@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sarc_ray.evaluation.outcome_rows import REPEATED
+from sarc_ray.evaluation.row_values import REPEATED
 from sarc_ray.evaluation.rows import numbers
 from sarc_ray.stats.discrimination import auroc_interval, delong_paired
 

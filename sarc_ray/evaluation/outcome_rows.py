@@ -1,8 +1,8 @@
-"""Result rows of the outcome's score: Table 2's metrics, calibration, comparisons with SARC-F and the ideal."""
+"""Result rows of the outcome's score: Table 2's metrics, calibration, decisions. Shapes: N rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from sarc_ray.errors import EvaluationError
-from sarc_ray.evaluation.plan import COMPARISONS, IDEAL_OUTCOME_METRICS, OUTCOME_METRICS
+from sarc_ray.evaluation.row_values import analytic_values, interval_values
 from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum, numbers
-from sarc_ray.stats import bootstrap, calibration, discrimination
+from sarc_ray.stats import bootstrap, calibration, discrimination, partial_area, proportions
 from sarc_ray.stats.arrays import Interval
+from sarc_ray.stats.calibration_intervals import calibration_error_intervals
 
-REPEATED = "interval left out: it assumes one row per patient, and patients repeat"
 _N_BINS = 10
+# Columns whose values are probabilities of the outcome; others only rank the patients.
+PROBABILITIES = ("score", "bayes_score")
+_ERRORS = ("ici", "e50", "e90", "emax")
+# Why a likelihood ratio is infinite.
+_INFINITE = {
+    "lr_positive": "infinite: no row without the outcome is flagged",
+    "lr_negative": "infinite: every row without the outcome is flagged",
+}
+Values = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,61 +47,38 @@ def add_outcome_rows(sheet: Sheet, stratum: Stratum, outcome: str) -> None:
     Raises:
         EvaluationError: a scored row without a flag, a label other than 0/1, or a score outside [0, 1].
     """
-    data = _labelled(stratum, outcome, score="score", column="score")
-    if _add_size_problem(sheet, data, OUTCOME_METRICS):
-        return
-    _add_metrics(sheet, data, OUTCOME_METRICS)
+    methods = sheet.plan.outcome_metrics
+    data = labelled(stratum, outcome, score="score", column="score")
+    if not add_size_problem(sheet, data, methods):
+        add_metrics(sheet, data, methods)
 
 
-def add_ideal_outcome_rows(sheet: Sheet, stratum: Stratum, outcome: str) -> None:
-    """Add the ideal reader's ``bayes_score`` where there is one, and the difference of AUROCs (score - ideal)."""
-    methods = {name: OUTCOME_METRICS[name] for name in IDEAL_OUTCOME_METRICS}
-    stratum = _with_value(stratum, "bayes_score")
-    if stratum.frame.empty:
-        sheet.add_missing(_key(stratum, outcome, score="ideal"), methods, "the truth has no Bayes score for these rows")
-        return
-    data = _labelled(stratum, outcome, score="ideal", column="bayes_score")
-    if not _add_size_problem(sheet, data, methods):
-        _add_metrics(sheet, data, methods)
-    _add_difference(sheet, stratum, outcome, comparator="ideal", column="bayes_score")
-
-
-def add_sarc_f_rows(sheet: Sheet, stratum: Stratum, outcome: str) -> None:
-    """Add the AUROC of SARC-F, and the difference of AUROCs (score - SARC-F) on rows that have both."""
-    column = "sarc_f"
-    stratum = _with_value(stratum, column)
-    key = _key(stratum, outcome, score=column)
-    if key.n == 0:
-        sheet.add(key, "auroc_delong", method=OUTCOME_METRICS["auroc_delong"], na_reason="SARC-F was not recorded")
-    else:
-        data, methods = _labelled(stratum, outcome, score=column, column=column), {"auroc_delong": "DeLong"}
-        if not _add_size_problem(sheet, data, methods):
-            sheet.add(data.key, "auroc_delong", **_auroc_delong(sheet, data))
-    _add_difference(sheet, stratum, outcome, comparator=column, column=column)
-
-
-def _add_metrics(sheet: Sheet, data: LabelledScore, methods: dict[str, str]) -> None:
-    available = {**_bootstrapped(sheet, data), **_calibrated(sheet, data), "auroc_delong": _auroc_delong(sheet, data)}
+def add_metrics(sheet: Sheet, data: LabelledScore, methods: Mapping[str, str]) -> None:
+    """Add the rows of these metrics; what none of them needs is not computed."""
+    available: Values = {}
+    for names, compute in _COMPUTED:
+        if methods.keys() & set(names):
+            available |= compute(sheet, data)
     for metric, method in methods.items():
         values: dict[str, Any] = {"method": method, **available[metric]}
         if np.isnan(values["estimate"]) and not values.get("na_reason"):
-            values["na_reason"] = _one_class(data)
+            values["na_reason"] = one_class(data)
         sheet.add(data.key, metric, **values)
 
 
-def _bootstrapped(sheet: Sheet, data: LabelledScore) -> dict[str, dict[str, Any]]:
-    config, key = sheet.plan.config, data.key
-    settings: dict[str, Any] = {
-        "n_boot": config.n_boot,
-        "confidence_level": config.confidence_level,
-        "seed": sheet.seed_of(key.outcome, key.score, key.subgroup),
-        "patient": data.patient_N if data.repeated else None,
-    }
-    flag_N = np.zeros(key.n, dtype=bool) if data.flag_N is None else data.flag_N
+def _bootstrapped(sheet: Sheet, data: LabelledScore) -> Values:
+    settings = _settings(sheet, data)
+    flag_N = np.zeros(data.key.n, dtype=bool) if data.flag_N is None else data.flag_N
     intervals = bootstrap.bootstrap_metrics(data.label_N, data.score_N, flag_N, **settings)
     columns = np.column_stack([np.square(data.score_N - data.label_N), data.label_N])
     intervals |= bootstrap.bootstrap_means(columns, _scaled_brier, ["scaled_brier"], **settings)
     return {name: interval_values(interval) for name, interval in intervals.items()}
+
+
+def _settings(sheet: Sheet, data: LabelledScore, *purpose: str) -> dict[str, Any]:
+    patient_N = data.patient_N if data.repeated else None
+    key = data.key
+    return sheet.bootstrap_settings(key.outcome, key.score, key.subgroup, *purpose, patient_N=patient_N)
 
 
 def _scaled_brier(means_B2: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -101,106 +87,132 @@ def _scaled_brier(means_B2: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return (1 - ratio)[:, None]
 
 
-def _calibrated(sheet: Sheet, data: LabelledScore) -> dict[str, dict[str, Any]]:
+def _logistic(sheet: Sheet, data: LabelledScore) -> Values:
     label_N, score_N, level = data.label_N, data.score_N, sheet.plan.config.confidence_level
     n_certain = int(np.count_nonzero((score_N == 0) | (score_N == 1)))
     if n_certain:
         reason = {"estimate": np.nan, "na_reason": f"{n_certain} scores are exactly 0 or 1 and have no logit"}
-        logistic = {"citl": reason, "cal_slope": reason}
-    else:
-        logistic = {
-            "citl": _analytic(calibration.citl(label_N, score_N, confidence_level=level), data),
-            "cal_slope": _analytic(calibration.cal_slope(label_N, score_N, confidence_level=level), data),
-        }
-    errors = calibration.calibration_errors(label_N, score_N)
-    tests = {
-        "spiegelhalter_z": calibration.spiegelhalter(label_N, score_N),
-        "hosmer_lemeshow": calibration.hosmer_lemeshow(label_N, score_N, n_bins=_N_BINS, external=True),
-    }
-    share = discrimination.wilson_interval(int(label_N.sum()), label_N.size, confidence_level=level)
+        return {"citl": reason, "cal_slope": reason}
     return {
-        **logistic,
-        **{name: {"estimate": getattr(errors, name)} for name in ("ici", "e50", "e90", "emax")},
-        **{
-            name: {"estimate": test.statistic, "p_value": np.nan if data.repeated else test.p_value}
-            for name, test in tests.items()
-        },
-        "prevalence": _analytic(share, data),
+        "citl": _analytic(calibration.citl(label_N, score_N, confidence_level=level), data),
+        "cal_slope": _analytic(calibration.cal_slope(label_N, score_N, confidence_level=level), data),
     }
 
 
-def _auroc_delong(sheet: Sheet, data: LabelledScore) -> dict[str, Any]:
+def _calibration_tests(sheet: Sheet, data: LabelledScore) -> Values:
+    tests = {
+        "spiegelhalter_z": calibration.spiegelhalter(data.label_N, data.score_N),
+        "hosmer_lemeshow": calibration.hosmer_lemeshow(data.label_N, data.score_N, n_bins=_N_BINS, external=True),
+    }
+    return {
+        name: {"estimate": test.statistic, "p_value": np.nan if data.repeated else test.p_value}
+        for name, test in tests.items()
+    }
+
+
+def _prevalence(sheet: Sheet, data: LabelledScore) -> Values:
+    level = sheet.plan.config.confidence_level
+    share = discrimination.wilson_interval(int(data.label_N.sum()), data.label_N.size, confidence_level=level)
+    return {"prevalence": _analytic(share, data)}
+
+
+def _calibration_errors(sheet: Sheet, data: LabelledScore) -> Values:
+    """With intervals on all rows alone: each replicate costs as much as the figure itself."""
+    if data.key.subgroup != ALL_ROWS:
+        errors = calibration.calibration_errors(data.label_N, data.score_N)
+        return {name: {"estimate": getattr(errors, name)} for name in _ERRORS}
+    settings = _curve_settings(sheet, data, "curves")
+    intervals = calibration_error_intervals(data.label_N, data.score_N, **settings)
+    return {name: interval_values(interval) for name, interval in intervals.items()}
+
+
+def _partial(sheet: Sheet, data: LabelledScore) -> Values:
+    fpr_high = sheet.plan.config.partial_auroc_fpr
+
+    def area(label_N: npt.NDArray[np.float64], score_N: npt.NDArray[np.float64]) -> float:
+        return partial_area.partial_auroc(label_N, score_N, fpr_low=0, fpr_high=fpr_high, standardise=True)
+
+    if data.key.subgroup != ALL_ROWS:
+        return {"partial_auroc": {"estimate": area(data.label_N, data.score_N)}}
+    settings = _curve_settings(sheet, data, "partial")
+    interval = bootstrap.bootstrap_statistic(area, [data.label_N, data.score_N], **settings)
+    return {"partial_auroc": interval_values(interval)}
+
+
+def _curve_settings(sheet: Sheet, data: LabelledScore, purpose: str) -> dict[str, Any]:
+    # Percentile always: the acceleration of BCa would ask for one more curve for each patient.
+    curves = {"n_boot": sheet.plan.config.n_boot_curves, "kind": "percentile"}
+    return _settings(sheet, data, purpose) | curves
+
+
+def _decided(sheet: Sheet, data: LabelledScore) -> Values:
+    """Exact intervals of shares, and likelihood ratios, at the flag."""
+    level, nan = sheet.plan.config.confidence_level, float("nan")
+    assert data.flag_N is not None, "planned for the score alone, which has a flag"
+    cells = discrimination.confusion_from_flags(data.label_N, data.flag_N)
+    tp, fp, fn, tn = (int(cell) for cell in (cells.tp, cells.fp, cells.fn, cells.tn))
+    shares = {"sensitivity": (tp, tp + fn), "specificity": (tn, tn + fp), "ppv": (tp, tp + fp), "npv": (tn, tn + fn)}
+    found = {
+        f"{name}_exact": _analytic(proportions.exact_interval(hits, n, confidence_level=level), data)
+        for name, (hits, n) in shares.items()
+    }
+    for name, share in found.items():
+        if np.isnan(share["estimate"]):
+            share["na_reason"] = (
+                one_class(data) or f"nobody is {'flagged' if name == 'ppv_exact' else 'left unflagged'}"
+            )
+    for name, ratio in (
+        ("lr_positive", proportions.positive_likelihood_ratio(cells, confidence_level=level)),
+        ("lr_negative", proportions.negative_likelihood_ratio(cells, confidence_level=level)),
+    ):
+        if np.isinf(ratio.estimate):
+            found[name] = {"estimate": nan, "na_reason": _INFINITE[name]}
+        else:
+            found[name] = _analytic(ratio, data)
+    return found
+
+
+def _auroc_delong(sheet: Sheet, data: LabelledScore) -> Values:
     level = sheet.plan.config.confidence_level
     interval = discrimination.auroc_interval(data.label_N, data.score_N, confidence_level=level)
-    values = {"method": OUTCOME_METRICS["auroc_delong"], **_analytic(interval, data)}
-    return values | ({"na_reason": _one_class(data)} if np.isnan(interval.estimate) else {})
-
-
-def _add_difference(sheet: Sheet, stratum: Stratum, outcome: str, *, comparator: str, column: str) -> None:
-    metric, method = "auroc_difference", COMPARISONS["auroc_difference"]
-    key = _key(stratum, outcome, score="score", comparator=comparator)
-    if key.n == 0:
-        sheet.add(key, metric, method=method, na_reason=f"no row has a label, a score and {column}")
-        return
-    data = _labelled(stratum, outcome, score="score", column="score", comparator=comparator)
-    if _add_size_problem(sheet, data, {metric: method}):
-        return
-    other = _labelled(stratum, outcome, score=comparator, column=column)
-    comparison = discrimination.delong_paired(
-        data.label_N, data.score_N, other.score_N, confidence_level=sheet.plan.config.confidence_level
-    )
-    values = _analytic(
-        Interval(estimate=comparison.difference, ci_low=comparison.ci_low, ci_high=comparison.ci_high), data
-    )
-    if np.isnan(comparison.difference):
-        values["na_reason"] = _one_class(data)
-    sheet.add(data.key, metric, method=method, p_value=np.nan if data.repeated else comparison.p_value, **values)
+    return {"auroc_delong": _analytic(interval, data)}
 
 
 def _analytic(interval: Interval, data: LabelledScore) -> dict[str, Any]:
     return analytic_values(interval, repeated=data.repeated)
 
 
-def interval_values(interval: bootstrap.BootstrapInterval) -> dict[str, Any]:
-    """A bootstrap interval as row values."""
-    return {
-        "estimate": interval.estimate,
-        "ci_low": interval.ci_low,
-        "ci_high": interval.ci_high,
-        "n_boot": interval.n_boot,
-        "n_degenerate": interval.n_degenerate,
-    }
-
-
-def analytic_values(interval: Interval, *, repeated: bool) -> dict[str, Any]:
-    """An analytic interval as row values; only the estimate where patients repeat."""
-    if repeated:
-        return {"estimate": interval.estimate, "na_reason": REPEATED}
-    return {"estimate": interval.estimate, "ci_low": interval.ci_low, "ci_high": interval.ci_high}
-
-
-def _one_class(data: LabelledScore) -> str:
+def one_class(data: LabelledScore) -> str:
     """Why a figure that needs both classes is not defined; empty where both are there."""
     reasons = {0: "no row has the outcome", data.key.n: "every row has the outcome"}
     return reasons.get(data.key.n_events or 0, "")
 
 
-def _add_size_problem(sheet: Sheet, data: LabelledScore, methods: dict[str, str]) -> bool:
-    minimum = sheet.plan.config.min_cell_size
-    if data.key.n >= minimum:
-        return False
-    sheet.add_missing(data.key, methods, f"n = {data.key.n} is below min_cell_size = {minimum}")
-    return True
+def add_size_problem(sheet: Sheet, data: LabelledScore, methods: Mapping[str, str]) -> bool:
+    """Add rows with the reason where there are too few rows, or too few of a class, for figures; say whether so."""
+    config, key = sheet.plan.config, data.key
+    n_events = key.n_events or 0
+    reason = ""
+    if key.n < config.min_cell_size:
+        reason = f"n = {key.n} is below min_cell_size = {config.min_cell_size}"
+    elif min(n_events, key.n - n_events) < config.min_events:
+        which = "with" if n_events < config.min_events else "without"
+        found = n_events if which == "with" else key.n - n_events
+        reason = f"{found} rows {which} the outcome are below min_events = {config.min_events}"
+    if reason:
+        sheet.add_missing(key, methods, reason)
+    return bool(reason)
 
 
-def _with_value(stratum: Stratum, column: str) -> Stratum:
+def with_value(stratum: Stratum, column: str) -> Stratum:
     """Rows on which a column has a value; none where the column is absent."""
     frame = stratum.frame
     known_N = ~np.isnan(numbers(frame, column)) if column in frame else np.zeros(len(frame), dtype=bool)
     return Stratum(name=stratum.name, frame=frame[known_N])
 
 
-def _key(stratum: Stratum, outcome: str, *, score: str, comparator: str = "") -> Key:
+def key_of(stratum: Stratum, outcome: str, *, score: str, comparator: str = "") -> Key:
+    """What rows of this stratum are about; counts are those of rows with a label."""
     label_N = numbers(stratum.frame, "outcome")
     known_N = ~np.isnan(label_N)
     return Key(
@@ -213,14 +225,19 @@ def _key(stratum: Stratum, outcome: str, *, score: str, comparator: str = "") ->
     )
 
 
-def _labelled(stratum: Stratum, outcome: str, *, score: str, column: str, comparator: str = "") -> LabelledScore:
+def labelled(stratum: Stratum, outcome: str, *, score: str, column: str, comparator: str = "") -> LabelledScore:
+    """The labelled rows of a stratum with one of their scores.
+
+    Raises:
+        EvaluationError: a label other than 0/1; a missing value, or one outside [0, 1], in a column of probabilities.
+    """
     label_N, score_N = numbers(stratum.frame, "outcome"), numbers(stratum.frame, column)
     known_N = ~np.isnan(label_N)
     frame, label_N, score_N = stratum.frame[known_N], label_N[known_N], score_N[known_N]
     _check(label_N, score_N, column)
     patient_N = pd.factorize(frame["patient_id"])[0].astype(np.int64)
     return LabelledScore(
-        key=_key(stratum, outcome, score=score, comparator=comparator),
+        key=key_of(stratum, outcome, score=score, comparator=comparator),
         label_N=label_N,
         score_N=score_N,
         flag_N=_flags(frame) if column == "score" else None,
@@ -235,7 +252,7 @@ def _check(label_N: npt.NDArray[np.float64], score_N: npt.NDArray[np.float64], c
         raise EvaluationError(f"column outcome: found {wrong[0]:g}; allowed: 0, 1 or nothing")
     if np.isnan(score_N).any():
         raise EvaluationError(f"column {column}: {np.isnan(score_N).sum()} scored rows have no value; score them again")
-    outside = score_N[(score_N < 0) | (score_N > 1)] if column != "sarc_f" else score_N[:0]
+    outside = score_N[(score_N < 0) | (score_N > 1)] if column in PROBABILITIES else score_N[:0]
     if outside.size:
         raise EvaluationError(f"column {column}: found {outside[0]:g}; a score is a probability within [0, 1]")
 
@@ -259,3 +276,15 @@ def add_count_rows(sheet: Sheet, frame: pd.DataFrame, scored: pd.DataFrame, outc
     key = Key(outcome=outcome, score="score", subgroup=ALL_ROWS, n=len(frame), n_events=None)
     for metric, count in counts:
         sheet.add(key, metric, estimate=float(count), method="count")
+
+
+_COMPUTED: tuple[tuple[tuple[str, ...], Callable[[Sheet, LabelledScore], Values]], ...] = (
+    ((*bootstrap.METRICS, "scaled_brier"), _bootstrapped),
+    (("auroc_delong",), _auroc_delong),
+    (("prevalence",), _prevalence),
+    (("citl", "cal_slope"), _logistic),
+    (_ERRORS, _calibration_errors),
+    (("spiegelhalter_z", "hosmer_lemeshow"), _calibration_tests),
+    (("partial_auroc",), _partial),
+    (("sensitivity_exact", "specificity_exact", "ppv_exact", "npv_exact", "lr_positive", "lr_negative"), _decided),
+)

@@ -9,15 +9,13 @@ import numpy as np
 import pandas as pd
 
 from sarc_ray.errors import EvaluationError
-from sarc_ray.evaluation.outcome_rows import (
-    add_count_rows,
-    add_ideal_outcome_rows,
-    add_outcome_rows,
-    add_sarc_f_rows,
-)
-from sarc_ray.evaluation.plan import EvaluationConfig, coverage_name, make_plan
+from sarc_ray.evaluation.comparison_rows import add_comparator_rows, add_gap_rows
+from sarc_ray.evaluation.external_rows import Reference, add_external_rows
+from sarc_ray.evaluation.outcome_rows import add_count_rows, add_outcome_rows
+from sarc_ray.evaluation.plan import IDEAL, EvaluationConfig, EvaluationPlan, coverage_name, make_plan
 from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum, absent_subgroups, numbers, strata
 from sarc_ray.evaluation.target_rows import add_target_rows
+from sarc_ray.stats.bootstrap import MapBlocks
 
 if TYPE_CHECKING:
     from sarc_ray.cohort.schema import TargetConfig
@@ -50,20 +48,36 @@ def evaluate_dataset(
     run_id: str,
     outcome_name: str = "sarcopenia",
 ) -> pd.DataFrame:
+    """Compute every figure of one data set that the configuration stands for; see :func:`evaluate_by_plan`."""
+    plan = make_plan(config, [target.name for target in targets], outcome_name=outcome_name)
+    return evaluate_by_plan(frame, plan, dataset=dataset, seed=seed, truth=truth, run_id=run_id)
+
+
+def evaluate_by_plan(
+    frame: pd.DataFrame,
+    plan: EvaluationPlan,
+    *,
+    dataset: str,
+    seed: int,
+    run_id: str,
+    truth: pd.DataFrame | None = None,
+    reference: Reference | None = None,
+    map_blocks: MapBlocks = map,
+) -> pd.DataFrame:
     """Compute every planned figure of one data set.
 
     Args:
         frame: one row per index image: ``patient_id``, ``outcome`` (0, 1 or missing), ``score`` (probability; missing
             where the image was not scored), ``flag``, and per target ``<t>`` (measured or missing), ``<t>_mu``,
-            ``<t>_sigma``; optionally ``<t>_var_aleatoric``, ``<t>_var_epistemic``, ``sarc_f``, subgroup columns, and
+            ``<t>_sigma``; optionally ``<t>_var_aleatoric``, ``<t>_var_epistemic``, comparators, subgroup columns, and
             ``row_id`` where ``truth`` is given.
+        plan: what to compute.
         dataset: name in the results.
-        targets: what stage 1 predicts.
-        config: the plan's settings.
         seed: of the bootstrap; equal seeds give equal tables.
-        truth: the simulator's, one row per image: ``row_id``, ``<t>_ideal_mu``, ``<t>_ideal_sigma``, ``bayes_score``.
         run_id: of the run that made the scores.
-        outcome_name: of the outcome in the results.
+        truth: the simulator's, one row per image: ``row_id``, ``<t>_ideal_mu``, ``<t>_ideal_sigma``, ``bayes_score``.
+        reference: patients from where the model comes, where this data set is from elsewhere.
+        map_blocks: spreads the bootstrap; as :func:`map`. Changes no figure.
 
     Returns:
         Long form with the columns ``rows.COLUMNS``. Figures that cannot be computed are rows with ``na_reason``.
@@ -75,27 +89,68 @@ def evaluate_dataset(
     for column in ("patient_id", "outcome", "score", "flag"):
         if column not in frame:
             raise EvaluationError(f"column {column}: missing; evaluation needs it; found: {list(frame.columns)}")
-    names = [target.name for target in targets]
-    sheet = Sheet(dataset=dataset, plan=make_plan(config, names), run_id=run_id, seed=seed)
+    sheet = Sheet(dataset=dataset, plan=plan, run_id=run_id, seed=seed, map_blocks=map_blocks)
     scored = frame[~np.isnan(numbers(frame, "score"))]
     if scored.empty:
         raise EvaluationError(
             f"data set {dataset}: none of {len(frame)} rows was scored; see the score table's reasons"
         )
     scored = scored if truth is None else _join_truth(scored, truth)
-    add_count_rows(sheet, frame, scored, outcome_name)
-    for stratum in strata(scored, config):
-        add_outcome_rows(sheet, stratum, outcome_name)
-        for name in names:
-            add_target_rows(sheet, stratum, name, with_ideal=truth is not None and stratum.name == ALL_ROWS)
-    everything = Stratum(name=ALL_ROWS, frame=scored)
-    add_sarc_f_rows(sheet, everything, outcome_name)
-    if truth is not None:
-        add_ideal_outcome_rows(sheet, everything, outcome_name)
-    for column in absent_subgroups(scored, config):
-        key = Key(outcome=outcome_name, score="score", subgroup=column, n=0, n_events=None)
+    add_count_rows(sheet, frame, scored, plan.outcome_name)
+    parts = list(strata(scored, plan.config))
+    if plan.with_outcome:
+        _add_outcome(sheet, parts, with_truth=truth is not None)
+        if reference is not None:
+            add_external_rows(sheet, parts[0], plan.outcome_name, reference)
+    _add_targets(sheet, parts, with_ideal=IDEAL in plan.comparators and truth is not None)
+    for column in absent_subgroups(scored, plan.config):
+        key = Key(outcome=plan.outcome_name, score="score", subgroup=column, n=0, n_events=None)
         sheet.add(key, "subgroup", na_reason=f"the data set has no column for subgroup {column}")
     return sheet.to_frame()
+
+
+def _add_targets(sheet: Sheet, parts: Sequence[Stratum], *, with_ideal: bool) -> None:
+    for stratum in parts:
+        for name in sheet.plan.target_names:
+            add_target_rows(sheet, stratum, name, with_ideal=with_ideal and stratum.name == ALL_ROWS)
+
+
+def _add_outcome(sheet: Sheet, parts: Sequence[Stratum], *, with_truth: bool) -> None:
+    """The score in every stratum; what it is compared with on all rows; the strata with each other."""
+    outcome = sheet.plan.outcome_name
+    for stratum in parts:
+        add_outcome_rows(sheet, stratum, outcome)
+    for comparator in sheet.plan.comparators:
+        if comparator != IDEAL or with_truth:
+            add_comparator_rows(sheet, parts[0], outcome, comparator)
+    add_gap_rows(sheet, parts, outcome)
+
+
+def with_unplanned(results: pd.DataFrame, plan: EvaluationPlan, whole: EvaluationPlan) -> pd.DataFrame:
+    """Results with a row for each figure that the plan left out, which says so; for readers that look for all of them.
+
+    Args:
+        results: tables of :func:`evaluate_by_plan`, concatenated.
+        plan: that made them.
+        whole: the plan that leaves nothing out.
+    """
+    if plan.outcomes == whole.outcomes and plan.metrics == whole.metrics:
+        return results
+    parts = [results]
+    for dataset, rows in results.groupby("dataset", sort=False):
+        sheet = Sheet(dataset=str(dataset), plan=plan, run_id=str(rows["run_id"].iloc[0]), seed=0)
+        known = set(zip(rows["outcome"], rows["score"], rows["metric"], rows["subgroup"], strict=True))
+        asked = {(whole.outcome_name, "score"): whole.outcome_metrics}
+        asked |= {(name, f"{name}_mu"): whole.target_metrics for name in whole.target_names}
+        for subgroup in rows["subgroup"].unique():
+            for (outcome, score), methods in asked.items():
+                key = Key(outcome=outcome, score=score, subgroup=str(subgroup), n=0, n_events=0)
+                left_out = {
+                    name: method for name, method in methods.items() if (outcome, score, name, subgroup) not in known
+                }
+                sheet.add_missing(key, left_out, "the evaluation plan left it out")
+        parts.append(sheet.to_frame())
+    return pd.concat(parts, ignore_index=True)
 
 
 def headline_table(results: pd.DataFrame, *, interval_level: float) -> pd.DataFrame:
@@ -114,7 +169,7 @@ def headline_table(results: pd.DataFrame, *, interval_level: float) -> pd.DataFr
     lines: list[dict[str, Any]] = []
     for dataset in overall["dataset"].unique():
         rows = overall[overall["dataset"] == dataset]
-        attained = rows[(rows["score"] != "ideal") & (rows["score"] != "sarc_f")]
+        attained = rows[(rows["score"] == "score") | rows["score"].str.endswith("_mu")]
         ideal = rows[rows["score"] == "ideal"].set_index(["outcome", "metric"])["estimate"]
         for _, row in attained.iterrows():
             if _is_headline(row, coverage_name(interval_level)):

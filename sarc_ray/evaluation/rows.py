@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from sarc_ray.errors import EvaluationError
-from sarc_ray.evaluation.plan import AGE_BAND, EvaluationConfig, EvaluationPlan
+from sarc_ray.evaluation.plan import BANDS, EvaluationConfig, EvaluationPlan
+from sarc_ray.stats.bootstrap import MapBlocks
+from sarc_ray.stats.hypothesis import holm
 
 ALL_ROWS = "all"
 MISSING = "missing"
@@ -29,6 +31,7 @@ _TEXT = (
     "plan_hash",
     "run_id",
 )
+_FIGURES = ("estimate", "ci_low", "ci_high", "p_value", "p_adjusted")
 _COUNTS = ("n", "n_events", "n_boot", "n_degenerate")
 COLUMNS = (
     "dataset",
@@ -42,6 +45,7 @@ COLUMNS = (
     "ci_high",
     "confidence_level",
     "p_value",
+    "p_adjusted",
     "n",
     "n_events",
     "n_boot",
@@ -75,18 +79,22 @@ class Key:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sheet:
-    """Collects the rows of one data set; ``seed_of`` gives each computation a stream of its own."""
+    """Collects the rows of one data set; ``seed_of`` gives each computation a stream of its own.
+
+    ``map_blocks`` spreads the blocks of a bootstrap's replicates; as :func:`map`.
+    """
 
     dataset: str
     plan: EvaluationPlan
     run_id: str
     seed: int
+    map_blocks: MapBlocks = map
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, key: Key, metric: str, **values: Any) -> None:
         """Append one row; an estimate that is NaN must carry, or gets, a reason."""
         row: dict[str, Any] = dict.fromkeys(_TEXT, "")
-        row |= dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value"), np.nan) | dict.fromkeys(_COUNTS, pd.NA)
+        row |= dict.fromkeys(_FIGURES, np.nan) | dict.fromkeys(_COUNTS, pd.NA)
         row |= {"dataset": self.dataset, "metric": metric, "run_id": self.run_id, "plan_hash": self.plan.plan_hash}
         row["confidence_level"] = self.plan.config.confidence_level
         row |= {"outcome": key.outcome, "score": key.score, "comparator": key.comparator, "subgroup": key.subgroup}
@@ -96,7 +104,7 @@ class Sheet:
             row["na_reason"] = "not defined for these rows"
         self.rows.append(row)
 
-    def add_missing(self, key: Key, methods: dict[str, str], reason: str) -> None:
+    def add_missing(self, key: Key, methods: Mapping[str, str], reason: str) -> None:
         """Append one row without a figure for every planned metric."""
         for metric, method in methods.items():
             self.add(key, metric, method=method, na_reason=reason)
@@ -105,9 +113,29 @@ class Sheet:
         """Entropy that depends on the run's seed and on what is computed, not on what else the plan holds."""
         return seed_of(self.seed, self.dataset, *names)
 
+    def bootstrap_settings(self, *names: str, patient_N: npt.NDArray[np.int64] | None) -> dict[str, Any]:
+        """What every bootstrap of the plan shares, for the computation of these names.
+
+        ``patient_N`` is None where every row is a patient of its own.
+        """
+        return {
+            "n_boot": self.plan.config.n_boot,
+            "confidence_level": self.plan.config.confidence_level,
+            "kind": self.plan.config.interval,
+            "seed": self.seed_of(*names),
+            "patient": patient_N,
+            "map_blocks": self.map_blocks,
+        }
+
     def to_frame(self) -> pd.DataFrame:
-        """The rows as a table with the columns ``COLUMNS``; counts are nullable integers."""
+        """The rows as a table with the columns ``COLUMNS``; counts are nullable integers.
+
+        P-values of comparisons with the outcome are adjusted for their number in this data set, where the plan says so.
+        """
         table = pd.DataFrame(self.rows, columns=list(COLUMNS))
+        if self.plan.config.multiplicity == "holm":
+            family_N = ((table["comparator"] != "") & (table["outcome"] == self.plan.outcome_name)).to_numpy()
+            table.loc[family_N, "p_adjusted"] = holm(table.loc[family_N, "p_value"].to_numpy(dtype=np.float64))
         numbers = [name for name in COLUMNS if name not in _TEXT and name not in _COUNTS]
         return table.astype(
             dict.fromkeys(_TEXT, "str") | dict.fromkeys(_COUNTS, "Int64") | dict.fromkeys(numbers, "float64")
@@ -139,8 +167,8 @@ def strata(frame: pd.DataFrame, config: EvaluationConfig) -> Iterable[Stratum]:
 
 
 def absent_subgroups(frame: pd.DataFrame, config: EvaluationConfig) -> list[str]:
-    """Planned subgroup columns that the frame lacks (``age_band`` needs ``age_years``)."""
-    return [name for name in config.subgroups if ("age_years" if name == AGE_BAND else name) not in frame]
+    """Planned subgroup columns that the frame lacks (``age_band`` needs ``age_years``, ``bmi_band`` ``bmi_kg_m2``)."""
+    return [name for name in config.subgroups if (BANDS[name][0] if name in BANDS else name) not in frame]
 
 
 def numbers(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
@@ -158,13 +186,14 @@ def numbers(frame: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
 
 
 def _levels(frame: pd.DataFrame, column: str, config: EvaluationConfig) -> pd.Series:
-    if column != AGE_BAND:
+    if column not in BANDS:
         return frame[column].map(lambda value: MISSING if pd.isna(value) else _text(value))
-    edges = config.age_band_edges_years
+    source, setting = BANDS[column]
+    edges = getattr(config, setting)
     names = [f"<{edges[0]:g}", *(f"{a:g}-<{b:g}" for a, b in itertools.pairwise(edges)), f">={edges[-1]:g}"]
-    age_years = numbers(frame, "age_years")
-    band = np.searchsorted(np.asarray(edges), age_years, side="right")
-    levels = [MISSING if np.isnan(age) else names[b] for age, b in zip(age_years, band, strict=True)]
+    value_N = numbers(frame, source)
+    band_N = np.searchsorted(np.asarray(edges), value_N, side="right")
+    levels = [MISSING if np.isnan(value) else names[b] for value, b in zip(value_N, band_N, strict=True)]
     return pd.Series(levels, index=frame.index, dtype="str")
 
 

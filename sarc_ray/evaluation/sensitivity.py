@@ -19,7 +19,7 @@ import pandas as pd
 
 from sarc_ray.cohort.splits import TEST_INTERNAL, TRAIN, TUNE
 from sarc_ray.errors import EvaluationError, ManifestError
-from sarc_ray.evaluation.outcome_rows import REPEATED
+from sarc_ray.evaluation.row_values import REPEATED
 from sarc_ray.evaluation.rows import numbers
 from sarc_ray.stats import discrimination
 

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sarc_ray.evaluation.outcome_rows import analytic_values, interval_values
-from sarc_ray.evaluation.plan import COMPARISONS
+from sarc_ray.evaluation.row_values import analytic_values, interval_values
 from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum, numbers
 from sarc_ray.stats import agreement, bootstrap, discrimination, uncertainty
 from sarc_ray.stats.arrays import FloatArray, Interval
@@ -120,6 +119,11 @@ def _analytic(sheet: Sheet, data: Predictions) -> dict[str, dict[str, Any]]:
         inside_N = uncertainty.inside_interval(*pair, data.sigma_N, level=interval_level)
         intervals[metric] = discrimination.wilson_interval(int(inside_N.sum()), inside_N.size, confidence_level=level)
     values = {name: analytic_values(interval, repeated=data.repeated) for name, interval in intervals.items()}
+    slope = agreement.proportional_bias(*pair, confidence_level=level)
+    values["proportional_bias"] = {
+        **analytic_values(slope.slope, repeated=data.repeated),
+        "p_value": np.nan if data.repeated else slope.p_value,
+    }
     return values | {"bias_correction": {"estimate": ccc.bias_correction}}
 
 
@@ -146,27 +150,27 @@ def _rankings(data: Predictions) -> dict[str, dict[str, Any]]:
 
 
 def _add_comparison(sheet: Sheet, key: Key, predicted: Predictions, ideal: Predictions) -> None:
-    columns = np.hstack([_columns(predicted), _columns(ideal)])
-    rho = agreement.spearman(predicted.sigma_N, ideal.sigma_N, confidence_level=sheet.plan.config.confidence_level)
-    values = analytic_values(rho, repeated=predicted.repeated)
-    if np.isnan(rho.estimate):
-        values["na_reason"] = "one of the two sigmas is the same for all rows"
-    sheet.add(key, "sigma_spearman", method=COMPARISONS["sigma_spearman"], **values)
+    methods = sheet.plan.comparisons
+    if "sigma_spearman" in methods:
+        rho = agreement.spearman(predicted.sigma_N, ideal.sigma_N, confidence_level=sheet.plan.config.confidence_level)
+        values = analytic_values(rho, repeated=predicted.repeated)
+        if np.isnan(rho.estimate):
+            values["na_reason"] = "one of the two sigmas is the same for all rows"
+        sheet.add(key, "sigma_spearman", method=methods["sigma_spearman"], **values)
     names = ("explained_variance_ratio", "nll_difference")
+    if not methods.keys() & set(names):
+        return
+    columns = np.hstack([_columns(predicted), _columns(ideal)])
     intervals = bootstrap.bootstrap_means(
         columns, _comparison_statistics, names, **_settings(sheet, key, predicted, "comparison")
     )
-    for name in names:
-        sheet.add(key, name, method=COMPARISONS[name], **interval_values(intervals[name]))
+    for name in (name for name in names if name in methods):
+        sheet.add(key, name, method=methods[name], **interval_values(intervals[name]))
 
 
 def _settings(sheet: Sheet, key: Key, data: Predictions, purpose: str) -> dict[str, Any]:
-    return {
-        "n_boot": sheet.plan.config.n_boot,
-        "confidence_level": sheet.plan.config.confidence_level,
-        "seed": sheet.seed_of(key.outcome, key.score, key.subgroup, purpose),
-        "patient": data.patient_N if data.repeated else None,
-    }
+    patient_N = data.patient_N if data.repeated else None
+    return sheet.bootstrap_settings(key.outcome, key.score, key.subgroup, purpose, patient_N=patient_N)
 
 
 def _columns(data: Predictions) -> FloatArray:

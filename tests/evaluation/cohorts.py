@@ -15,13 +15,22 @@ TARGETS = (
 
 def make_config(**changes):
     values = {
+        "plan": None,
         "n_boot": 200,
+        "n_boot_curves": 20,
         "confidence_level": 0.95,
+        "interval": "percentile",
         "interval_level": 0.9,
         "coverage_levels": (0.5, 0.95),
+        "partial_auroc_fpr": 0.2,
+        "local_prevalence": None,
+        "multiplicity": "holm",
         "min_cell_size": 10,
+        "min_events": 0,
         "subgroups": ("sex", "age_band"),
         "age_band_edges_years": (65.0, 75.0),
+        "bmi_band_edges_kg_m2": (),
+        "rows_on_engine": None,
     }
     return EvaluationConfig(**(values | changes))
 

@@ -158,3 +158,19 @@ def test_mcnemar_refuses():
         hyp.mcnemar([[1, 2, 3], [4, 5, 6]], kind="exact")
     with pytest.raises(ValueError, match="kind: found 'yates'; allowed: exact, mid_p, chi_square, corrected"):
         hyp.mcnemar([[1, 2], [3, 4]], kind="yates")
+
+
+def test_holm_equals_its_definition():
+    """R: p.adjust(c(0.01, 0.02, 0.03, 0.04), "holm") gives 0.04 0.06 0.06 0.06, of c(0.5, 0.9) it gives 1 1."""
+    np.testing.assert_allclose(hyp.holm([0.01, 0.02, 0.03, 0.04]), [0.04, 0.06, 0.06, 0.06])
+    np.testing.assert_allclose(hyp.holm([0.9, 0.5]), [1.0, 1.0])
+    p_K = np.random.default_rng(4).uniform(size=30)
+    adjusted_K, order = hyp.holm(p_K), np.argsort(p_K)
+    for level in (0.01, 0.05, 0.3):
+        rejected = 0
+        while rejected < 30 and p_K[order[rejected]] <= level / (30 - rejected):
+            rejected += 1
+        assert (adjusted_K <= level).sum() == rejected
+    assert hyp.holm([]).size == 0
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        hyp.holm([0.5, 1.5])
