@@ -24,7 +24,7 @@ SCORE_MEANINGS = {
     "acquired_month": "year and month of the radiograph, from the DICOM header",
     "site": "as in the manifest",
     "device": "as in the manifest",
-    "view": "as in the manifest, else the DICOM header's",
+    "view": "as in the manifest, else the DICOM header's: PA, AP, LATERAL or OTHER",
     "gate_flags": "what the gate remarked in the DICOM header, with commas between; see below",
     "age_years": "the manifest's value, else the DICOM header's",
     "sex": "F or M; the manifest's value, else the DICOM header's",

@@ -4,7 +4,8 @@ SarcRayError
 |-- ConfigError       a setting is wrong: which key, what was found, what is allowed
 |-- ManifestError     a manifest's column, unit or value is wrong
 |-- StorageError      an object or table could not be read or written
-|   +-- TableBusyError  another run writes this table
+|   |-- TableBusyError  another run writes this table
+|   +-- CredentialsError  the store does not accept the credentials, or no longer
 |-- SchemaVersionError  a file was written by a newer version of this software, or by one too old
 |-- BundleError       a bundle is damaged, altered or of another kind
 |-- TrainingError     an ensemble member failed after all retries
@@ -39,6 +40,10 @@ class StorageError(SarcRayError, OSError):
 
 class TableBusyError(StorageError):
     """Another run writes the table, or has taken it over from this one."""
+
+
+class CredentialsError(StorageError):
+    """A store does not accept the credentials: missing, wrong or expired."""
 
 
 class SchemaVersionError(SarcRayError, ValueError):

@@ -87,14 +87,19 @@ class ScoreConfig:
         key_file: file with the secret for patient and study keys; the variable ``SARC_RAY_KEY`` comes first.
         reasons: how many of the features that move a patient's raw score most each row names, with their SHAP values
             (3, say); 0 leaves these columns out.
+        small_cells_below: counts below it are left out of the summary for others (``sarc-ray summary``), and so is what
+            they could be computed from; 0 leaves them in.
     """
 
     key_file: str | None
     reasons: int
+    small_cells_below: int
 
     def __post_init__(self) -> None:
         if self.reasons < 0:
             raise ValueError(f"reasons: found {self.reasons}, allowed: 0 (none) or more, for example 3")
+        if self.small_cells_below < 0:
+            raise ValueError(f"small_cells_below: found {self.small_cells_below}, allowed: 0 (off) or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,10 +3,14 @@
 Credentials and endpoints come from the store's own environment variables (for S3: ``AWS_ACCESS_KEY_ID``,
 ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``), never from a configuration file, so that no secret is saved
 with a run.
+
+Failing requests are tried again by the store's own client, with growing pauses (botocore draws them at random). What
+is added here is an end to it: a time limit for all attempts on one object together.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import hashlib
@@ -23,9 +27,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
-from fsspec.asyn import AsyncFileSystem
+from fsspec.asyn import AsyncFileSystem, sync
 
 from sarc_ray.errors import StorageError
+from sarc_ray.store_errors import refuses_credentials, trouble
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 _CONCURRENT_READS = 64
@@ -116,36 +121,47 @@ def _trouble_told(uri: str, what: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise StorageError(f"{uri}: no such object; check the path") from error
     except Exception as error:
-        raise StorageError(
-            f"{uri}: cannot be {what} ({error}); check the store's address, its credentials and permissions"
-        ) from error
+        raise trouble(uri, what, error) from error
 
 
 def read_many(uris: Sequence[str]) -> list[bytes | Exception]:
-    """Read many objects at once, requests in parallel; a failure is returned in its place, never raised.
+    """Read many objects at once, requests in parallel; the failure of an object is returned in its place.
 
     A missing object comes back as ``FileNotFoundError``.
+
+    Raises:
+        CredentialsError: the store does not accept the credentials, so that the fault is no object's.
     """
-    return _read_all(uris, [_WHOLE] * len(uris))
+    return _read_all(uris, [_WHOLE] * len(uris), None)
 
 
-def read_ranges(uris: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> list[bytes | Exception]:
+def read_ranges(
+    uris: Sequence[str], starts: Sequence[int], ends: Sequence[int], *, seconds_per_fetch: float | None = None
+) -> list[bytes | Exception]:
     """Read a part of each of many objects, one request each and in parallel; failures as in :func:`read_many`.
 
     Args:
         uris: shape (N,), objects.
         starts: shape (N,), first bytes, counted from 0. Most stores refuse a start at or beyond an object's end.
         ends: shape (N,), the bytes after the last; an object that ends before gives what it has.
+        seconds_per_fetch: longest that one object may take, all attempts together; it then counts as one that the
+            store failed on. None, or a local file: no limit.
+
+    Raises:
+        CredentialsError: as :func:`read_many`.
     """
-    return _read_all(uris, list(zip(starts, ends, strict=True)))
+    return _read_all(uris, list(zip(starts, ends, strict=True)), seconds_per_fetch)
 
 
-def read_bounded(uris: Sequence[str], limit_bytes: int) -> list[bytes | Exception]:
-    """Read at most the first ``limit_bytes`` of each of many objects, whatever their size; else as :func:`read_many`.
+def read_bounded(
+    uris: Sequence[str], limit_bytes: int, *, seconds_per_fetch: float | None = None
+) -> list[bytes | Exception]:
+    """Read at most the first ``limit_bytes`` of each of many objects, whatever their size; else as :func:`read_ranges`.
 
     One request for each object, but for those of no bytes, of which most stores can give no range: one more.
     """
-    found = read_ranges(uris, [0] * len(uris), [limit_bytes] * len(uris))
+    starts, ends = [0] * len(uris), [limit_bytes] * len(uris)
+    found = read_ranges(uris, starts, ends, seconds_per_fetch=seconds_per_fetch)
     return [b"" if _may_be_empty(value) and _is_empty(uri) else value for uri, value in zip(uris, found, strict=True)]
 
 
@@ -168,7 +184,9 @@ def is_missing(error: Exception) -> bool:
     return any(isinstance(found, absent) for found in (error, error.__cause__))
 
 
-def _read_all(uris: Sequence[str], ranges: Sequence[_Range]) -> list[bytes | Exception]:
+def _read_all(
+    uris: Sequence[str], ranges: Sequence[_Range], seconds_per_fetch: float | None
+) -> list[bytes | Exception]:
     results: list[bytes | Exception] = [FileNotFoundError("not read")] * len(uris)
     by_store: dict[int, tuple[fsspec.AbstractFileSystem, list[int], list[str]]] = {}
     for index, uri in enumerate(uris):
@@ -181,18 +199,20 @@ def _read_all(uris: Sequence[str], ranges: Sequence[_Range]) -> list[bytes | Exc
         indices.append(index)
         paths.append(path)
     for fs, indices, paths in by_store.values():
-        for index, value in zip(indices, _cat_all(fs, paths, [ranges[k] for k in indices]), strict=True):
+        found = _cat_all(fs, paths, [ranges[k] for k in indices], seconds_per_fetch)
+        for index, value in zip(indices, found, strict=True):
             results[index] = value
+    for uri, value in zip(uris, results, strict=True):
+        if isinstance(value, Exception) and refuses_credentials(value):
+            raise trouble(parent(uri), "read", value) from value
     return results
 
 
-def _cat_all(fs: fsspec.AbstractFileSystem, paths: list[str], ranges: Sequence[_Range]) -> list[bytes | Exception]:
+def _cat_all(
+    fs: fsspec.AbstractFileSystem, paths: list[str], ranges: Sequence[_Range], seconds_per_fetch: float | None
+) -> list[bytes | Exception]:
     if isinstance(fs, AsyncFileSystem):
-        # Not fs.cat: it takes names with [, ? or * for patterns.
-        starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
-        found: list[bytes | Exception] = fs.cat_ranges(
-            paths, starts, ends, batch_size=_CONCURRENT_READS, on_error="return"
-        )
+        found: list[bytes | Exception] = sync(fs.loop, _cat_at_once, fs, paths, ranges, seconds_per_fetch)
         return found
     values: list[bytes | Exception] = []
     for path, (start, end) in zip(paths, ranges, strict=True):
@@ -201,6 +221,27 @@ def _cat_all(fs: fsspec.AbstractFileSystem, paths: list[str], ranges: Sequence[_
         except Exception as error:  # every store has its own family of errors
             values.append(error)
     return values
+
+
+async def _cat_at_once(
+    fs: AsyncFileSystem, paths: Sequence[str], ranges: Sequence[_Range], seconds_per_fetch: float | None
+) -> list[bytes | BaseException]:
+    """Objects in parallel, each within its own time. Not ``fs.cat``: it takes names with [, ? or * for patterns."""
+    room = asyncio.Semaphore(_CONCURRENT_READS)
+
+    async def read(path: str, start: int | None, end: int | None) -> bytes:
+        async with room:
+            try:
+                # A client's own retries of retries can hold an object that hangs for half an hour.
+                data: bytes = await asyncio.wait_for(fs._cat_file(path, start=start, end=end), seconds_per_fetch)
+            except TimeoutError as error:
+                if error.args:  # the store's own word
+                    raise
+                raise TimeoutError(f"not read within {seconds_per_fetch} s") from error
+            return data
+
+    reads = (read(path, *part) for path, part in zip(paths, ranges, strict=True))
+    return await asyncio.gather(*reads, return_exceptions=True)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
@@ -219,7 +260,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         fs.pipe_file(temporary, data)
         fs.mv(temporary, path)
     except Exception as error:  # every store has its own family of errors
-        raise StorageError(f"{uri}: cannot be written ({error}); check permissions and free space") from error
+        raise trouble(uri, "written", error) from error
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
@@ -257,7 +298,7 @@ def _create(uri: str, data: bytes) -> bool:
         # HTTP 409: two conditional writes met, and this one lost.
         if re.search("ConditionalRequestConflict|precondition", str(error), re.IGNORECASE):
             return False
-        raise StorageError(f"{uri}: cannot be written ({error}); check permissions and free space") from error
+        raise trouble(uri, "written", error) from error
     return True
 
 

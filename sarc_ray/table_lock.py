@@ -188,6 +188,8 @@ def _take(where: str, mine: Holder, patience: Patience, *, place: str, place_is_
             data = _read(where)
             if data is None:  # its run has just ended
                 continue
+            if data == mine.to_bytes():  # the store made it, and its answer was lost
+                return
             _require_dead(where, data, patience, place=place, place_is_free=place_is_free)
             storage.write_bytes(where, mine.to_bytes())
         time.sleep(patience.settle_s)

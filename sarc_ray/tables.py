@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ import pyarrow.parquet as pq
 
 from sarc_ray import storage
 from sarc_ray.errors import SchemaVersionError, StorageError
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 _FILE_BYTES = 128 * 1024**2
@@ -198,7 +201,12 @@ def _compacted(folder: str) -> Iterator[pa.Table]:
     pending: list[pa.Table] = []
     n_bytes = 0
     for part in storage.list_files(folder, ".parquet"):
-        table = pq.read_table(io.BytesIO(storage.read_bytes(part)))
+        try:
+            table = pq.read_table(io.BytesIO(storage.read_bytes(part)))
+        except pa.ArrowInvalid:
+            # Half written by a process that was killed, which then did not note its rows as done.
+            logger.warning("%s: left out, since it breaks off", part)
+            continue
         row_ids = table.column("row_id").to_pylist()
         keep = []
         for row_id in row_ids:

@@ -17,6 +17,7 @@ def engine_config(**changes):
         "trials_at_once": None,
         "gpus_per_boosted_trial": 0,
         "rows_per_block": 16,
+        "seconds_per_fetch": 120.0,
         "seconds_per_image": 60.0,
         "mebibytes_per_image": 1024,
         "scorers": 1,

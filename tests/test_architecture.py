@@ -13,7 +13,7 @@ PACKAGE = ROOT / "sarc_ray"
 # Imports point to the left only; rooms of one group may use each other as far as Python can load them.
 ORDER = (
     ("errors",),
-    ("config", "storage", "privacy", "object_server", "exits", "versions"),
+    ("config", "storage", "store_errors", "privacy", "object_server", "exits", "versions"),
     ("tables", "table_lock", "table_reuse"),
     ("cohort", "stats"),
     ("imaging",),
@@ -43,6 +43,7 @@ ORDER = (
         "job",
         "inventory",
         "inspection",
+        "population",
     ),
     ("cli",),
 )

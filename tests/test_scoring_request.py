@@ -72,10 +72,10 @@ class Archive:
         self._read_bounded = storage.read_bounded
         monkeypatch.setattr(storage, "read_bounded", self.read_bounded)
 
-    def read_bounded(self, uris, limit_bytes):
+    def read_bounded(self, uris, limit_bytes, **options):
         names = [uri.rpartition("/")[2] for uri in uris]
         self.read += names
-        found = self._read_bounded(uris, limit_bytes)
+        found = self._read_bounded(uris, limit_bytes, **options)
         return [OSError("503") if name in self.failing else value for name, value in zip(names, found, strict=True)]
 
     def score(self, bundle, numbers, *options, ages=None):

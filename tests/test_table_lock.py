@@ -48,6 +48,22 @@ def test_the_second_run_is_refused_with_name_and_age_and_may_come_when_the_first
         lock.require()
 
 
+def test_a_lock_that_was_made_though_the_answer_was_lost_is_ones_own(table, monkeypatch):
+    """The client asks again, and the store says that there is one already: it is this run's."""
+    create = storage.create_bytes
+
+    def make_and_lose(uri, data):
+        create(uri, data)
+        return False
+
+    monkeypatch.setattr(storage, "create_bytes", make_and_lose)
+    monkeypatch.setattr(table_lock.os, "open", _refuse)  # as on a machine that does not know its own runs
+    started = time.monotonic()
+    with hold(table, run="first", patience=dataclasses.replace(QUICK, silence_s=60.0)) as lock:
+        lock.require()
+    assert time.monotonic() - started < 10.0
+
+
 def test_age_is_told_in_hours():
     assert "the run 'nightly' on elsewhere (begun 2026-01-02 03:04 UTC, " in HOLDER.words()
     assert " h " in HOLDER.words()

@@ -101,3 +101,16 @@ def test_what_the_guard_raises_keeps_the_old_table(tmp_path):
         seal_rows(uri, "v2", [1, 2], guard=refuse)
     assert tables.read_pointer(uri).version == "v1"
     assert tables.read(uri)["row_id"].tolist() == [1]
+
+
+def test_a_part_that_breaks_off_is_left_out_and_its_rows_are_asked_for(tmp_path, caplog):
+    uri = str(tmp_path / "table")
+    write_part(uri, "a", [1, 2])
+    write_part(uri, "b", [3])
+    half = storage.join(tables.parts_uri(uri, "v1"), "b.parquet")
+    storage.write_bytes(half, storage.read_bytes(half)[:-20])
+    with pytest.raises(StorageError, match="1 of 3 manifest rows"):
+        tables.seal(uri, version="v1", expected_row_ids=np.array([1, 2, 3]), lineage={})
+    assert "left out, since it breaks off" in caplog.text
+    write_part(uri, "c", [3])
+    assert tables.seal(uri, version="v1", expected_row_ids=np.array([1, 2, 3]), lineage={}).n_rows == 3

@@ -56,6 +56,24 @@ def score(
             run_stage(run, f"score {name}", functools.partial(score_dataset, name, retry=retry))
 
 
+@app.command(epilog="Example: sarc-ray summary s3://bucket/scores --to summary.csv")
+def summary(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A finished score table, any fsspec URL.")],
+    to: Annotated[str, typer.Option("--to", metavar="FILE", help="The summary to write: .csv or .parquet.")],
+    set_: SetOption = None,
+) -> None:
+    """Count a scored population by sex, age band and site, for others: counts below 10 are left out.
+
+    Counts from which one of these could be computed are left out too. Another limit: --set score.small_cells_below=5.
+    """
+    with console.status("loading"):
+        from sarc_ray import population
+
+    shown = population.write_summary(table, to, population.load_run_for(table, set_ or []))
+    n_left_out = int(shown["suppressed"].sum())
+    console.print(f"wrote {to}: {len(shown)} rows, {n_left_out} with counts left out", highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Examples: sarc-ray explain --bundle URL chest.dcm --to out; same with manifest.csv or list.txt")
 def explain(
     images: Annotated[

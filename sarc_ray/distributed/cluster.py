@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 
 from sarc_ray.distributed.settings import EngineConfig
@@ -63,13 +64,28 @@ def session(config: EngineConfig) -> Iterator[None]:
 
 
 def _init(address: str, num_cpus: int | None) -> None:
-    ray.init(
-        address=address,
-        num_cpus=num_cpus,
-        include_dashboard=False if address == "local" else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with _on_this_machine_alone() if address == "local" else contextlib.nullcontext():
+        ray.init(
+            address=address,
+            num_cpus=num_cpus,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+
+
+@contextlib.contextmanager
+def _on_this_machine_alone() -> Iterator[None]:
+    """Let what Ray starts listen on 127.0.0.1, as it does by itself on macOS and Windows; on Linux it is open to all.
+
+    The address cannot be given: Ray takes 127.0.0.1 for a request to look for one that others reach.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _require_answer(address: str) -> None:

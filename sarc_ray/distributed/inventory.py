@@ -40,7 +40,7 @@ def read_all_heads(
     # A function that holds the key, not an argument of the map: Ray writes a map's arguments into its logs.
     def read(batch: pa.Table) -> pa.Table:
         columns = (batch[name].to_pylist() for name in ("row_id", "image_uri", "bytes"))
-        return head_rows(*columns, key=key)
+        return head_rows(*columns, key=key, seconds_per_fetch=engine.seconds_per_fetch)
 
     def build(dataset: ray.data.Dataset) -> ray.data.Dataset:
         return dataset.map_batches(read, batch_format="pyarrow", batch_size=None)

@@ -44,7 +44,11 @@ def prepare_images(
             _prepare_batch,
             batch_format="pyarrow",
             batch_size=None,
-            fn_kwargs={"preprocess": preprocess, "limits": read_limits(engine)},
+            fn_kwargs={
+                "preprocess": preprocess,
+                "limits": read_limits(engine),
+                "seconds_per_fetch": engine.seconds_per_fetch,
+            },
         )
 
     return stream_to_table(
@@ -63,5 +67,8 @@ def read_limits(engine: EngineConfig) -> ReadLimits:
     return ReadLimits(seconds_per_image=engine.seconds_per_image, mebibytes_per_image=engine.mebibytes_per_image)
 
 
-def _prepare_batch(batch: pa.Table, *, preprocess: PreprocessConfig, limits: ReadLimits) -> pa.Table:
-    return prepare_rows(batch["row_id"].to_pylist(), batch["image_uri"].to_pylist(), preprocess, limits)
+def _prepare_batch(
+    batch: pa.Table, *, preprocess: PreprocessConfig, limits: ReadLimits, seconds_per_fetch: float
+) -> pa.Table:
+    row_ids, uris = batch["row_id"].to_pylist(), batch["image_uri"].to_pylist()
+    return prepare_rows(row_ids, uris, preprocess, limits, seconds_per_fetch=seconds_per_fetch)

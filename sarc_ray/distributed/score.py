@@ -59,13 +59,15 @@ def score_manifest(
     n_scorers = engine.scorers or _default_scorers(engine)
     of_scorer = {"bundle_uri": bundle_uri, "run_id": lineage["run_id"], "n_reasons": n_reasons}
     of_scorer["threads"] = engine.scorer_threads
+    of_reader = {"preprocess": preprocess, "limits": read_limits(engine), "carried": carried}
+    of_reader["seconds_per_fetch"] = engine.seconds_per_fetch
 
     def build(dataset: ray.data.Dataset) -> ray.data.Dataset:
         prepared = dataset.map_batches(
             _prepare_batch,
             batch_format="pyarrow",
             batch_size=None,
-            fn_kwargs={"preprocess": preprocess, "limits": read_limits(engine), "carried": carried},
+            fn_kwargs=of_reader,
         )
         return prepared.map_batches(
             _Scorer,
@@ -98,10 +100,11 @@ def _default_scorers(engine: EngineConfig) -> int:
 
 
 def _prepare_batch(
-    batch: pa.Table, *, preprocess: PreprocessConfig, limits: ReadLimits, carried: list[str]
+    batch: pa.Table, *, preprocess: PreprocessConfig, limits: ReadLimits, carried: list[str], seconds_per_fetch: float
 ) -> pa.Table:
     """Image rows beside the manifest's own columns."""
-    images = prepare_rows(batch["row_id"].to_pylist(), batch["image_uri"].to_pylist(), preprocess, limits)
+    row_ids, uris = batch["row_id"].to_pylist(), batch["image_uri"].to_pylist()
+    images = prepare_rows(row_ids, uris, preprocess, limits, seconds_per_fetch=seconds_per_fetch)
     for name in carried:
         if name not in images.column_names:
             images = images.append_column(name, batch[name])

@@ -22,6 +22,9 @@ class EngineConfig:
         gpus_per_boosted_trial: GPUs (a fraction is fine) reserved by a stage-2 trial of boosted trees, which are then
             fitted there; 0 fits all on CPUs.
         rows_per_block: manifest rows fetched, decoded and written together (a unit of retry and resume).
+        seconds_per_fetch: longest that fetching one object (or one part of it) from an object store may take, all
+            attempts together; then the row is rejected as ``storage_failed``, to be tried again. Raise it for large
+            objects on slow lines.
         seconds_per_image: longest that reading one image may take (wall clock); then its process is ended and the row
             rejected as ``decoder_timeout``.
         mebibytes_per_image: most memory that reading one image may take, beside what its process holds at rest.
@@ -40,6 +43,7 @@ class EngineConfig:
     trials_at_once: int | None
     gpus_per_boosted_trial: float
     rows_per_block: int
+    seconds_per_fetch: float
     seconds_per_image: float
     mebibytes_per_image: int
     scorers: int | None
@@ -57,5 +61,6 @@ class EngineConfig:
             value = getattr(self, name)
             if value < 0:
                 raise ValueError(f"{name}: found {value}, must not be negative")
-        if not self.seconds_per_image > 0:
-            raise ValueError(f"seconds_per_image: found {self.seconds_per_image}, must be above 0")
+        for name in ("seconds_per_fetch", "seconds_per_image"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: found {getattr(self, name)}, must be above 0")

@@ -21,6 +21,8 @@ from ray.data.checkpoint import CheckpointConfig
 
 from sarc_ray import storage, table_lock, table_reuse, tables
 from sarc_ray.distributed.settings import EngineConfig
+from sarc_ray.errors import SarcRayError
+from sarc_ray.store_errors import is_of_a_store, trouble
 from sarc_ray.table_reuse import RowIds, RowInputs, WritePlan
 
 Progress = Callable[[int, int], None]
@@ -106,6 +108,7 @@ def _stream(
 ) -> None:
     parts_uri = tables.parts_uri(uri, version)
     with (
+        _failures_told(uri),
         _job_checkpoint(storage.join(tables.work_uri(uri), version, "checkpoint")),
         _watch(parts_uri, n_rows, progress),
     ):
@@ -117,11 +120,33 @@ def _stream(
 
 
 @contextlib.contextmanager
+def _failures_told(uri: str) -> Iterator[None]:
+    """What failed in a worker, in the words of the worker; without the engine's own, and without its traceback.
+
+    Raises:
+        SarcRayError: as the worker raised it.
+        StorageError: a part or the checkpoint could not be written or read.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, SarcRayError):
+            raise cause from None
+        # Engine errors are none of the system's: a bug, or a cluster that is gone, keeps its traceback.
+        if is_of_a_store(cause):
+            raise trouble(uri, "written", cause) from error
+        raise
+
+
+@contextlib.contextmanager
 def _job_checkpoint(uri: str) -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # A failure is raised, and told by us: nothing is to be said twice.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context.raise_original_map_exception = True
     fs, path = storage.arrow_filesystem(uri)
     fs.create_dir(path, recursive=True)
     context.checkpoint_config = CheckpointConfig(

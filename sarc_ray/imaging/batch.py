@@ -13,11 +13,14 @@ import pyarrow as pa
 from sarc_ray import storage
 from sarc_ray.errors import REASONS
 from sarc_ray.imaging.dicom import MAX_OBJECT_BYTES
+from sarc_ray.imaging.gate import is_lateral
 from sarc_ray.imaging.isolation import ReadLimits, read_images, warm_up
 from sarc_ray.imaging.preprocess import ImageResult, PreprocessConfig
 
 # Objects fetched at once, while those before them are read: at most twice as many are in memory.
 _FETCHED_AT_ONCE = 16
+
+FRONTAL_VIEWS = ("PA", "AP")
 
 IMAGE_SCHEMA = pa.schema(
     [
@@ -37,7 +40,14 @@ IMAGE_SCHEMA = pa.schema(
 )
 
 
-def prepare_rows(row_ids: Sequence[int], uris: Sequence[str], config: PreprocessConfig, limits: ReadLimits) -> pa.Table:
+def prepare_rows(
+    row_ids: Sequence[int],
+    uris: Sequence[str],
+    config: PreprocessConfig,
+    limits: ReadLimits,
+    *,
+    seconds_per_fetch: float | None = None,
+) -> pa.Table:
     """Fetch, decode, gate and preprocess a batch of radiographs, each isolated; fetching goes on beside reading.
 
     Args:
@@ -45,24 +55,31 @@ def prepare_rows(row_ids: Sequence[int], uris: Sequence[str], config: Preprocess
         uris: shape (N,), absolute.
         config: size and contrast of the pictures.
         limits: what reading one of them may use.
+        seconds_per_fetch: longest that fetching one of them may take, all attempts together; None sets no limit.
 
     Returns:
         N rows of ``IMAGE_SCHEMA``; ``image`` holds size * size bytes row by row, or null where ``reason`` says why not.
+
+    Raises:
+        CredentialsError: the store does not accept the credentials.
     """
     warm_up()
-    results = read_images(_fetched(uris), config, limits)
+    results = read_images(_fetched(uris, seconds_per_fetch), config, limits)
     rows = [_row(row_id, result) for row_id, result in zip(row_ids, results, strict=True)]
     return pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
 
 
-def _fetched(uris: Sequence[str]) -> Iterator[bytes | Exception]:
+def _fetched(uris: Sequence[str], seconds_per_fetch: float | None) -> Iterator[bytes | Exception]:
     """The objects in order, fetched one slice ahead."""
     fetcher = _fetcher(os.getpid())
+    # The byte beyond the limit tells that an object is too large.
+    read = functools.partial(
+        storage.read_bounded, limit_bytes=MAX_OBJECT_BYTES + 1, seconds_per_fetch=seconds_per_fetch
+    )
     ahead: Future[list[bytes | Exception]] | None = None
     for start in range(0, len(uris) + _FETCHED_AT_ONCE, _FETCHED_AT_ONCE):
         found = [] if ahead is None else ahead.result()
-        # The byte beyond the limit tells that an object is too large.
-        ahead = fetcher.submit(storage.read_bounded, uris[start : start + _FETCHED_AT_ONCE], MAX_OBJECT_BYTES + 1)
+        ahead = fetcher.submit(read, uris[start : start + _FETCHED_AT_ONCE])
         while found:
             yield found.pop(0)  # what was read leaves the memory
 
@@ -79,6 +96,13 @@ def stack_images(column: pa.ChunkedArray | Sequence[bytes], size_px: int) -> np.
     return np.frombuffer(b"".join(values), dtype=np.uint8).reshape(-1, size_px, size_px)
 
 
+def _view(text: str | None) -> str | None:
+    """A header's view as one of a few words: its free text, which may hold anything, stays out of the tables."""
+    if text is None or text in FRONTAL_VIEWS:
+        return text
+    return "LATERAL" if is_lateral(text) else "OTHER"
+
+
 def _row(row_id: int, result: ImageResult) -> dict[str, object]:
     facts = REASONS[result.reason]
     header = result.header
@@ -92,7 +116,7 @@ def _row(row_id: int, result: ImageResult) -> dict[str, object]:
         "header_age_years": None if header is None else header.age_years,
         "header_sex": None if header is None else header.sex,
         "header_bmi_kg_m2": None if header is None else header.bmi_kg_m2,
-        "header_view": None if header is None else header.view,
+        "header_view": None if header is None else _view(header.view),
         "gate_flags": result.gate_flags,
         "acquired_month": None if header is None else header.acquired_month,
     }

@@ -151,7 +151,14 @@ class _PixelElement:
         return stop_when
 
 
-def head_rows(row_ids: Sequence[int], uris: Sequence[str], sizes: Sequence[int], *, key: bytes) -> pa.Table:
+def head_rows(
+    row_ids: Sequence[int],
+    uris: Sequence[str],
+    sizes: Sequence[int],
+    *,
+    key: bytes,
+    seconds_per_fetch: float | None = None,
+) -> pa.Table:
     """Headers of a batch of objects as rows of ``HEAD_SCHEMA``.
 
     Args:
@@ -159,8 +166,12 @@ def head_rows(row_ids: Sequence[int], uris: Sequence[str], sizes: Sequence[int],
         uris: shape (N,), absolute.
         sizes: shape (N,), bytes of each object, as its store lists it.
         key: secret of the patient and study keys. An object without a Patient ID counts as a patient of its own.
+        seconds_per_fetch: as for :func:`sarc_ray.storage.read_ranges`.
+
+    Raises:
+        CredentialsError: the store does not accept the credentials.
     """
-    heads = read_heads(uris, sizes, key=key)
+    heads = read_heads(uris, sizes, key=key, seconds_per_fetch=seconds_per_fetch)
     rows = [_row(head) for head in heads]
     for row, row_id, uri, size, own in zip(
         rows, row_ids, uris, sizes, pseudonyms(uris, key=key, purpose="object"), strict=True
@@ -185,13 +196,16 @@ def _row(head: Head) -> dict[str, Any]:
     return row
 
 
-def read_heads(uris: Sequence[str], sizes: Sequence[int], *, key: bytes) -> list[Head]:
+def read_heads(
+    uris: Sequence[str], sizes: Sequence[int], *, key: bytes, seconds_per_fetch: float | None = None
+) -> list[Head]:
     """Read the headers of many objects by ranged reads; never raises for an object.
 
     Args:
         uris: shape (N,), absolute.
         sizes: shape (N,), bytes of each object, as its store lists it.
         key: secret of the patient and study keys.
+        seconds_per_fetch: as for :func:`sarc_ray.storage.read_ranges`.
     """
     heads: dict[int, Head] = {}
     pieces: dict[int, list[tuple[int, bytes | Exception]]] = {index: [] for index in range(len(uris))}
@@ -199,7 +213,7 @@ def read_heads(uris: Sequence[str], sizes: Sequence[int], *, key: bytes) -> list
     wanted = {index: (0, HEAD_BYTES) for index in pieces if sizes[index] > 0}
     step = HEAD_BYTES
     for _ in range(_ROUNDS_MAX):
-        data = _fetch(uris, wanted)
+        data = _fetch(uris, wanted, seconds_per_fetch)
         for index, (start, _) in list(wanted.items()):
             del wanted[index]
             pieces[index].append((start, data[index]))
@@ -214,9 +228,11 @@ def read_heads(uris: Sequence[str], sizes: Sequence[int], *, key: bytes) -> list
     return [heads.get(index) or _refused(reason) for index, reason in left.items()]
 
 
-def _fetch(uris: Sequence[str], wanted: Mapping[int, tuple[int, int]]) -> dict[int, bytes | Exception]:
-    ranges = list(wanted.values())
-    found = storage.read_ranges([uris[k] for k in wanted], [start for start, _ in ranges], [end for _, end in ranges])
+def _fetch(
+    uris: Sequence[str], wanted: Mapping[int, tuple[int, int]], seconds_per_fetch: float | None
+) -> dict[int, bytes | Exception]:
+    starts, ends = [start for start, _ in wanted.values()], [end for _, end in wanted.values()]
+    found = storage.read_ranges([uris[k] for k in wanted], starts, ends, seconds_per_fetch=seconds_per_fetch)
     return dict(zip(wanted, found, strict=True))
 
 

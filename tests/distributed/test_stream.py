@@ -9,7 +9,7 @@ import pytest
 
 from sarc_ray import storage, table_lock, tables
 from sarc_ray.distributed import stream
-from sarc_ray.errors import TableBusyError
+from sarc_ray.errors import CredentialsError, StorageError, TableBusyError
 from sarc_ray.table_reuse import RowInputs, row_hashes
 from tests.engine import engine_config
 
@@ -144,3 +144,26 @@ def test_a_run_that_was_taken_over_seals_nothing(work, tmp_path, monkeypatch):
     with pytest.raises(TableBusyError, match="nothing was sealed"):
         score(manifest([1]), uri, version="v1")
     assert tables.read_pointer(uri) is None
+
+
+class EngineError(Exception):
+    """As Ray wraps what a worker raised."""
+
+    def __init__(self, cause):
+        super().__init__("a traceback of many lines")
+        self.cause = cause
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "told"),
+    [
+        (CredentialsError("renew them"), CredentialsError, r"^renew them$"),
+        (PermissionError("the token has expired"), CredentialsError, r"^t: cannot be written, because the credentials"),
+        (OSError(28, "No space left on device"), StorageError, r"^t: cannot be written \(.*No space left.*free space"),
+        (PermissionError("Access Denied"), StorageError, r"^t: cannot be written \(Access Denied\)"),
+        (ZeroDivisionError("a bug"), EngineError, "a traceback of many lines"),
+    ],
+)
+def test_what_failed_in_a_worker_is_told_in_our_words_and_bugs_keep_their_traceback(cause, kind, told):
+    with pytest.raises(kind, match=told), stream._failures_told("t"):
+        raise EngineError(cause)

@@ -1,0 +1,168 @@
+"""The summary of a scored population: right counts, and no small cell that can be read or computed from it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from sarc_ray import storage, tables
+from sarc_ray.cli import app
+from sarc_ray.errors import ConfigError
+from sarc_ray.population import COUNTS, load_run_for, summarise, suppress_small_cells, write_summary
+
+
+def seal(uri, frame):
+    """As two parts of a table."""
+    frame = frame.assign(row_id=np.arange(len(frame)), retryable=False)
+    half = len(frame) // 2
+    for name, part in (("a", frame.iloc[:half]), ("b", frame.iloc[half:])):
+        storage.write_table(storage.join(tables.parts_uri(uri, "v1"), f"{name}.parquet"), part)
+    tables.seal(uri, version="v1", expected_row_ids=frame["row_id"].to_numpy(), lineage={})
+
+
+@pytest.fixture
+def table(tmp_path):
+    """300 rows: site C has 4 of them; 20 were not scored; nobody younger than 65 in site B is flagged."""
+    rng = np.random.default_rng(1)
+    n = 300
+    frame = pd.DataFrame(
+        {
+            "outcome": np.where(np.arange(n) < 20, "rejected", "scored"),
+            "sex": np.where(rng.random(n) < 0.4, "M", "F"),
+            "age_years": rng.uniform(41, 90, n),
+            "site": np.array(["A"] * 180 + ["B"] * 116 + ["C"] * 4)[rng.permutation(n)],
+            "score": rng.random(n),
+        }
+    )
+    frame.loc[frame["outcome"] != "scored", "score"] = np.nan
+    frame.loc[5, "sex"] = None
+    frame["flag"] = (frame["score"] > 0.7).where(frame["score"].notna(), None).astype("boolean")
+    uri = str(tmp_path / "scores")
+    seal(uri, frame)
+    return uri, frame
+
+
+def cell(summary, grouping, level):
+    (row,) = summary[(summary["grouping"] == grouping) & (summary["level"] == level)].to_dict("records")
+    return row
+
+
+def test_counts_are_those_of_the_table(table):
+    uri, frame = table
+    summary = summarise(uri, age_band_edges_years=[65, 75])
+    assert set(summary["grouping"]) == {"all", "sex", "age_band", "site"}
+    whole = cell(summary, "all", "all")
+    assert (whole["n_rows"], whole["n_scored"]) == (300, 280)
+    assert whole["n_flagged"] == int(frame["flag"].sum())
+    assert whole["score_mean"] == pytest.approx(frame["score"].mean())
+    old = frame[frame["age_years"] >= 75]
+    found = cell(summary, "age_band", ">=75")
+    assert (found["n_rows"], found["n_flagged"]) == (len(old), int(old["flag"].sum()))
+    assert found["score_mean"] == pytest.approx(old["score"].mean())
+    assert cell(summary, "site", "C")["n_rows"] == 4
+    assert cell(summary, "sex", "unknown")["n_rows"] == 1
+    for grouping in ("sex", "age_band", "site"):
+        assert summary.loc[summary["grouping"] == grouping, "n_rows"].sum() == 300
+
+
+def test_a_bundle_without_sex_and_age_has_no_such_groups(tmp_path):
+    frame = pd.DataFrame({"outcome": ["scored"] * 30, "score": 0.5, "flag": False, "site": None})
+    seal(str(tmp_path), frame)
+    assert summarise(str(tmp_path), age_band_edges_years=[65])["grouping"].tolist() == ["all"]
+
+
+def make(grouping_counts):
+    """A summary from (grouping, level, n_rows, n_scored, n_flagged)."""
+    frame = pd.DataFrame(grouping_counts, columns=["grouping", "level", *COUNTS])
+    return frame.assign(score_mean=0.5, suppressed=False)
+
+
+def test_small_cells_and_what_would_tell_them_are_left_out():
+    shown = suppress_small_cells(
+        make(
+            [
+                ("all", "all", 300, 280, 80),
+                ("site", "A", 180, 170, 50),
+                ("site", "B", 116, 106, 30),
+                ("site", "C", 4, 4, 0),
+                ("sex", "F", 200, 190, 60),
+                ("sex", "M", 100, 90, 20),
+            ]
+        ),
+        below=10,
+    )
+    assert shown["n_rows"].isna().tolist() == [False, False, True, True, False, False]  # 300 - 180 - 116 would tell C
+    assert shown["n_scored"].isna().tolist() == [False, False, True, True, False, False]
+    assert shown["score_mean"].isna().tolist() == [False, False, True, True, False, False]
+    assert shown["suppressed"].tolist() == [False, False, True, True, False, False]
+    assert shown.loc[4, "n_flagged"] == 60
+
+
+@pytest.mark.parametrize(
+    ("counts", "hidden"),
+    [
+        ((100, 95, 20), "n_scored"),  # five were not scored
+        ((100, 80, 3), "n_flagged"),
+        ((100, 80, 77), "n_flagged"),  # three were not flagged
+    ],
+)
+def test_a_difference_within_a_row_is_a_cell_too(counts, hidden):
+    shown = suppress_small_cells(make([("all", "all", *counts)]), below=10)
+    assert shown[hidden].isna().all()
+    assert shown["n_rows"].notna().all()
+    assert shown["suppressed"].all()
+
+
+def test_nothing_small_can_be_computed_from_what_is_shown():
+    """Whatever the table: differences of what is shown are zero or large, in rows and over groupings."""
+    rng = np.random.default_rng(2)
+    for _ in range(100):
+        n_rows_L = rng.integers(0, 40, rng.integers(1, 6)) * rng.integers(0, 3)
+        n_scored_L = rng.binomial(n_rows_L, 0.8)
+        n_flagged_L = rng.binomial(n_scored_L, 0.3)
+        counts_LC = np.stack([n_rows_L, n_scored_L, n_flagged_L], axis=1)
+        rows = [("all", "all", *counts_LC.sum(axis=0))]
+        rows += [("site", str(k), *counts) for k, counts in enumerate(counts_LC)]
+        shown = suppress_small_cells(make(rows), below=10)
+        for whole, part in (("n_rows", "n_scored"), ("n_scored", "n_flagged")):
+            rest = (shown[whole] - shown[part]).dropna()
+            assert not rest.between(1, 9).any(), (counts_LC, shown)
+        for name in COUNTS:
+            assert not shown[name].dropna().between(1, 9).any()
+            total, levels = shown[name].iloc[0], shown[name].iloc[1:]
+            if pd.notna(total) and levels.isna().any():
+                left = total - levels.sum()
+                assert left >= 10 or levels.isna().sum() == (counts_LC[:, COUNTS.index(name)] > 0).sum(), (
+                    counts_LC,
+                    shown,
+                )
+
+
+def test_suppression_can_be_switched_off():
+    summary = make([("all", "all", 9, 5, 1)])
+    for below in (0, 1):
+        shown = suppress_small_cells(summary, below=below)
+        assert shown[list(COUNTS)].to_numpy().tolist() == [[9, 5, 1]]
+        assert not shown["suppressed"].any()
+
+
+def test_the_command_writes_what_others_may_see(table, tmp_path):
+    uri, _ = table
+    to = str(tmp_path / "summary.csv")
+    result = CliRunner().invoke(app, ["summary", uri, "--to", to])
+    assert result.exit_code == 0, result.output
+    assert "with counts left out" in result.output
+    written = storage.read_table(to).set_index(["grouping", "level"])
+    assert written.loc[("site", "C"), "n_rows"] == ""
+    assert written.loc[("site", "A"), "n_rows"] == "180"
+    assert set(written.loc[("site", "C")]) == {"", "True"}
+    result = CliRunner().invoke(app, ["summary", uri, "--to", to, "--set", "score.small_cells_below=0"])
+    assert result.exit_code == 0, result.output
+    assert storage.read_table(to).set_index(["grouping", "level"]).loc[("site", "C"), "n_rows"] == "4"
+
+
+def test_what_cannot_be_written_is_told(table):
+    with pytest.raises(ConfigError, match=r"'summary\.xlsx'; name a file that ends in"):
+        write_summary(table[0], "summary.xlsx", load_run_for(table[0], []))
+    with pytest.raises(ConfigError, match="small_cells_below: found -1"):
+        load_run_for(table[0], ["score.small_cells_below=-1"])
