@@ -33,6 +33,7 @@ from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.config import from_mapping, to_mapping
 from sarc_ray.errors import BundleError, ConfigError, SchemaVersionError, StorageError
 from sarc_ray.imaging.preprocess import PreprocessConfig
+from sarc_ray.instruments import Stopwatch
 from sarc_ray.model_card import model_card
 
 if TYPE_CHECKING:  # torch, scikit-learn and skops are imported only where a model is read
@@ -145,7 +146,13 @@ class Bundle:
         return self.manifest.model_id
 
     def score(
-        self, images_NSS: npt.NDArray[np.uint8], clinical: pd.DataFrame, *, device: str = "auto", threads: int = 1
+        self,
+        images_NSS: npt.NDArray[np.uint8],
+        clinical: pd.DataFrame,
+        *,
+        device: str = "auto",
+        threads: int = 1,
+        watch: Stopwatch | None = None,
     ) -> pd.DataFrame:
         """Score pictures.
 
@@ -154,11 +161,12 @@ class Bundle:
             clinical: ``spec.clinical_features`` of the same N images, in order, none missing.
             device: auto, cpu or cuda.
             threads: of torch on the CPU.
+            watch: counts the time of the networks.
 
         Returns:
-            N rows with the index of ``clinical``: per target ``<t>_mu``, ``<t>_sigma``, ``<t>_var_aleatoric``,
-            ``<t>_var_epistemic``, ``<t>_uncertainty_pct``; then ``ood_distance``, ``raw_score``, ``score`` and
-            ``flag``. All rows are scored, however far away: who asks here looks at ``ood_distance`` himself.
+            N rows with the index of ``clinical``: per target ``<t>_mu``, ``_sigma``, ``_var_aleatoric``,
+            ``_var_epistemic``, ``_uncertainty_pct``; then ``ood_distance``, ``raw_score``, ``score``, ``flag``. All
+            rows are scored, however far away: who asks here looks at ``ood_distance`` himself.
 
         Raises:
             BundleError: pictures of another size than the bundle's preprocessing makes.
@@ -170,7 +178,8 @@ class Bundle:
                 f"pictures of shape {images_NSS.shape} with {len(clinical)} clinical rows; this bundle scores pictures "
                 f"of {size} x {size}, one per row"
             )
-        frame = pd.DataFrame(self.predict(images_NSS, device=device, threads=threads), index=clinical.index)
+        with (watch or Stopwatch()).part("ensemble"):
+            frame = pd.DataFrame(self.predict(images_NSS, device=device, threads=threads), index=clinical.index)
         raw_N, score_N = self.stage2.predict(self.features(clinical.join(frame)))
         return frame.assign(raw_score=raw_N, score=score_N, flag=self.stage2.flag(score_N))
 
@@ -253,11 +262,7 @@ def write_bundle(
         "schema_version": SCHEMA_VERSION,
         "model_id": _model_id(spec, loaded, reference, content_hash(stage2)),
         "spec": to_mapping(spec),
-        "stage2": {
-            "algorithm": stage2.algorithm,
-            "params": dict(stage2.params),
-            "features": list(stage2.feature_names),
-        },
+        "stage2": {"algorithm": stage2.algorithm, "params": dict(stage2.params), "features": [*stage2.feature_names]},
         **stage2.stated(),
         "metrics": _plain(metrics),
         "packages": _package_versions(),

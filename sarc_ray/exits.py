@@ -6,7 +6,9 @@ The command line and the jobs share this, so that ``ray job submit`` reports the
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -27,6 +29,7 @@ USAGE = 2
 REFUSED = 4
 GOAL_MISSED = 7
 INTERRUPTED = 130
+TERMINATED = 143
 
 _error_console = Console(stderr=True)
 
@@ -47,10 +50,11 @@ def exit_code_of(error: BaseException) -> int:
 
 @contextlib.contextmanager
 def clean_exit() -> Iterator[None]:
-    """Turn our errors and Ctrl-C within the block into one message on stderr and an exit code."""
+    """Turn our errors, Ctrl-C and SIGTERM within the block into one message on stderr and an exit code."""
     warnings.simplefilter("ignore")  # warnings of libraries mean nothing to the person at the terminal
     try:
-        yield
+        with _terminable():
+            yield
     except errors.SarcRayError as error:
         _error_console.print("[bold red]error:[/] ", end="")
         _error_console.print(_text(error), markup=False, highlight=False, soft_wrap=True)
@@ -61,7 +65,23 @@ def clean_exit() -> Iterator[None]:
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer ends at Ctrl-C by itself, without a word
             _say_interrupted()
+        if end.code in (TERMINATED, signal.SIGTERM):  # our handler, or that of Ray, which takes its place
+            _say_interrupted()
+            sys.exit(TERMINATED)
         raise
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, by which schedulers end a program, unwind it as Ctrl-C does: locks are let go, children end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _say_interrupted() -> None:

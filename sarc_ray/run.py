@@ -32,7 +32,7 @@ from sarc_ray.cohort.definitions import OutcomeConfig, outcome_columns
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.cohort.selection import EligibilityConfig
 from sarc_ray.cohort.splits import SplitConfig
-from sarc_ray.distributed.settings import EngineConfig
+from sarc_ray.distributed.settings import EngineConfig, PlanConfig
 from sarc_ray.errors import ConfigError, StorageError
 from sarc_ray.evaluation.plan import EvaluationConfig
 from sarc_ray.imaging.preprocess import PreprocessConfig
@@ -124,6 +124,7 @@ class RunConfig:
     score: ScoreConfig
     evaluation: EvaluationConfig
     engine: EngineConfig
+    plan: PlanConfig
 
     def __post_init__(self) -> None:
         names = [target.name for target in self.targets]

@@ -5,7 +5,7 @@ N images, size S: pictures are uint8 of shape (N, S, S).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,13 +17,15 @@ from sarc_ray.bundle import Bundle
 from sarc_ray.errors import REASONS, Outcome, Reason
 from sarc_ray.imaging.batch import stack_images
 from sarc_ray.imaging.gate import ADULT_AGE_YEARS, is_lateral
+from sarc_ray.instruments import Stopwatch
 
 if TYPE_CHECKING:  # imports scikit-learn
     from sarc_ray.stage2.explain import TopReasons
 
 # Copied from the manifest; nothing else of it reaches the score table.
 CARRIED_COLUMNS = ("patient_key", "study_key", "site", "device")
-_HEADER_SOURCES = {
+# Clinical features that a header may supply where the manifest does not.
+HEADER_SOURCES = {
     "age_years": "header_age_years",
     "sex": "header_sex",
     "bmi_kg_m2": "header_bmi_kg_m2",
@@ -40,7 +42,13 @@ TEXT_FEATURES = {"sex": ("F", "M"), "view": ("AP", "PA")}
 
 
 def score_rows(
-    batch: pa.Table, bundle: Bundle, *, run_id: str, threads: int = 1, top_reasons: TopReasons | None = None
+    batch: pa.Table,
+    bundle: Bundle,
+    *,
+    run_id: str,
+    threads: int = 1,
+    top_reasons: TopReasons | None = None,
+    watch: Stopwatch | None = None,
 ) -> pa.Table:
     """Score a batch of the image table.
 
@@ -51,6 +59,7 @@ def score_rows(
         run_id: names the run in every row.
         threads: of the networks on a CPU.
         top_reasons: gives the columns ``reason_1``, ``reason_1_shap``, ...; None leaves them out.
+        watch: counts the time of the networks.
 
     Returns:
         One row per input row, in order, with the columns of :func:`score_schema`. A row that abstains as out of
@@ -61,18 +70,13 @@ def score_rows(
     frame[clinical.columns] = clinical
     frame["view"] = _with_fallback(frame, "view")
     readable = frame["outcome"] == Outcome.SCORED
-    reasons = clinical_reasons(clinical, age_min_years=bundle.spec.age_min_years)
-    # The manifest may know an age or a view that the header, which the gate looked at, does not tell.
-    reasons = reasons.mask(_with_fallback(frame, "age_years") < ADULT_AGE_YEARS, Reason.PAEDIATRIC)
-    reasons = reasons.mask(
-        frame["view"].map(lambda view: isinstance(view, str) and is_lateral(view)), Reason.LATERAL_VIEW
-    )
+    reasons = reasons_without_picture(frame, clinical, age_min_years=bundle.spec.age_min_years)
     reasons = reasons.where(readable, frame["reason"])
     usable = (readable & (reasons == Reason.NONE)).to_numpy()
     if usable.any():
         images_NSS = stack_images(batch["image"].filter(pa.array(usable)), bundle.spec.preprocess.size_px)
         known = clinical[usable].reset_index(drop=True)
-        scored = bundle.score(images_NSS, known, threads=threads)
+        scored = bundle.score(images_NSS, known, threads=threads, watch=watch)
         if top_reasons is not None:
             scored = scored.join(top_reasons.of(bundle.features(known.join(scored))))
         strange_N = _out_of_distribution(scored, bundle.spec.ood_threshold)
@@ -149,21 +153,46 @@ def resolve_clinical(frame: pd.DataFrame, clinical_features: Sequence[str]) -> p
     return pd.DataFrame({name: _with_fallback(frame, name) for name in clinical_features}, index=frame.index)
 
 
-def clinical_reasons(clinical: pd.DataFrame, *, age_min_years: float) -> pd.Series:
-    """Why a row's clinical features keep it from being scored; ``Reason.NONE`` where they do not."""
+def reasons_without_picture(
+    frame: pd.DataFrame, clinical: pd.DataFrame, *, age_min_years: float, to_come: Collection[str] = ()
+) -> pd.Series:
+    """What manifest and header say against a score, whatever the picture is; ``Reason.NONE`` where nothing.
+
+    Args:
+        frame: manifest columns, beside the ``header_*`` columns where the headers were read; shape (N, any).
+        clinical: as :func:`resolve_clinical` gives it, shape (N, features).
+        age_min_years: of the bundle.
+        to_come: features that a header not read yet may supply; that these are missing is no reason.
+    """
+    reasons = clinical_reasons(clinical, age_min_years=age_min_years, to_come=to_come)
+    # The manifest may know an age or a view that the header, which the gate looked at, does not tell.
+    reasons = reasons.mask(_with_fallback(frame, "age_years") < ADULT_AGE_YEARS, Reason.PAEDIATRIC)
+    view = _with_fallback(frame, "view")
+    return reasons.mask(view.map(lambda name: isinstance(name, str) and is_lateral(name)), Reason.LATERAL_VIEW)
+
+
+def clinical_reasons(clinical: pd.DataFrame, *, age_min_years: float, to_come: Collection[str] = ()) -> pd.Series:
+    """Why a row's clinical features keep it from being scored; ``Reason.NONE`` where they do not.
+
+    Args:
+        clinical: shape (N, features).
+        age_min_years: of the bundle.
+        to_come: features that may be missing for now.
+    """
     reasons = pd.Series([Reason.NONE] * len(clinical), index=clinical.index, dtype=object)
     if "age_years" in clinical:
         reasons[(clinical["age_years"] < age_min_years).to_numpy()] = Reason.AGE_BELOW_MINIMUM
     for name in clinical.columns.intersection(list(TEXT_FEATURES)):
-        reasons[~clinical[name].isin(TEXT_FEATURES[name]).to_numpy()] = Reason.IMPLAUSIBLE_FEATURE
-    for name in reversed(list(clinical.columns)):
+        strange = clinical[name].notna() & ~clinical[name].isin(TEXT_FEATURES[name])
+        reasons[strange.to_numpy()] = Reason.IMPLAUSIBLE_FEATURE
+    for name in reversed([name for name in clinical.columns if name not in to_come]):
         reasons[clinical[name].isna().to_numpy()] = _MISSING_REASONS.get(name, Reason.MISSING_FEATURE)
     return reasons
 
 
 def _with_fallback(frame: pd.DataFrame, name: str) -> pd.Series:
     own = _typed(frame[name], name) if name in frame else pd.Series(None, index=frame.index, dtype=_dtype(name))
-    source = _HEADER_SOURCES.get(name)
+    source = HEADER_SOURCES.get(name)
     return own if source is None or source not in frame else own.where(own.notna(), _typed(frame[source], name))
 
 

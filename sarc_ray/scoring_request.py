@@ -79,7 +79,14 @@ def score_request(
     manifest = read_manifest(request.manifest)
     before = tables.read_pointer(request.table)
     pointer = pipeline.score_rows_with_bundle(
-        manifest, bundle_uri=request.bundle, table_uri=request.table, key=key, run=run, tell=tell, retry=retry
+        manifest,
+        bundle_uri=request.bundle,
+        table_uri=request.table,
+        key=key,
+        run=run,
+        tell=tell,
+        retry=retry,
+        manifest_uri=request.manifest,
     )
     skipped = before is not None and before.version == pointer.version
     facts = {"counts": pointer.counts, "n_rows": pointer.n_rows, "table": request.table}

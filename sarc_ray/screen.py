@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from sarc_ray import storage
 from sarc_ray.errors import REASONS, Reason
@@ -23,8 +24,11 @@ if TYPE_CHECKING:  # who only explains an image need not wait for the engine's i
 
 @contextlib.contextmanager
 def stage_progress(console: Console, title: str) -> Iterator[Tell]:
-    """A progress line that goes away when the stage is done; gives the ``tell`` callback of the verbs."""
-    with Progress(
+    """A progress line that goes away when the stage is done; gives the ``tell`` callback of the verbs.
+
+    What stands behind a semicolon of the text (outcome counts, rate, memory) has a line of its own.
+    """
+    with _TwoLines(
         SpinnerColumn(),
         TextColumn("{task.description:20}"),
         BarColumn(),
@@ -38,9 +42,23 @@ def stage_progress(console: Console, title: str) -> Iterator[Tell]:
         task = progress.add_task(title, total=None, what="")
 
         def tell(what: str, done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total, what=what)
+            counted, _, details = what.partition("; ")
+            progress.details = details
+            progress.update(task, completed=done, total=total, what=counted)
 
         yield tell
+
+
+class _TwoLines(Progress):
+    """A progress line, and details below it where there are any."""
+
+    details = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn."""
+        yield from super().get_renderables()
+        if self.details:
+            yield Text(f"  {self.details}", style="dim", no_wrap=True, overflow="ellipsis")
 
 
 def print_headline(console: Console, run: Run) -> None:

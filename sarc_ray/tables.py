@@ -7,6 +7,7 @@ Layout under a table's URL::
     inputs/<version>.parquet     a hash of what decided each row, where a later run may take rows over
     work/<version>/              input, parts and job checkpoint of a run under way; removed at the seal
     lock.json                    who writes the table, while he does
+    progress.json, summaries/    how a run goes and went (:mod:`sarc_ray.watching`)
 
 A reader follows the pointer and so sees the old table or the new one, never a mixture.
 """
@@ -17,7 +18,7 @@ import io
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,7 @@ def seal(
     expected_row_ids: np.ndarray,
     lineage: Mapping[str, Any],
     guard: Callable[[], None] | None = None,
+    passing: Callable[[pa.Table], pa.Table] | None = None,
 ) -> Pointer:
     """Reconcile the parts with the manifest, compact them, and move the pointer.
 
@@ -146,6 +148,7 @@ def seal(
         expected_row_ids: shape (n_rows,), int64, unique: the manifest's rows.
         lineage: what made the table; stored in the pointer.
         guard: called right before the pointer moves; what it raises keeps the old table in place.
+        passing: called with each table of rows before it is written; gives the same rows as they are to be written.
 
     Raises:
         StorageError: rows are missing, or rows are there that the manifest does not know; nothing is sealed.
@@ -160,6 +163,7 @@ def seal(
     seen: list[np.ndarray] = []
     n_retryable = 0
     for number, table in enumerate(_compacted(parts_uri(uri, version))):
+        table = table if passing is None else passing(table)
         name = f"versions/{version}/part-{number:05d}.parquet"
         storage.write_table(storage.join(uri, name), table)
         files.append(name)
@@ -179,18 +183,7 @@ def seal(
     )
     if guard is not None:
         guard()
-    storage.write_json(
-        storage.join(uri, "current.json"),
-        {
-            "schema_version": SCHEMA_VERSION,
-            "version": version,
-            "files": files,
-            "n_rows": pointer.n_rows,
-            "n_retryable": pointer.n_retryable,
-            "counts": counts,
-            "lineage": pointer.lineage,
-        },
-    )
+    storage.write_json(storage.join(uri, "current.json"), {"schema_version": SCHEMA_VERSION, **asdict(pointer)})
     storage.remove_tree(work_uri(uri))
     return pointer
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import platform
+import shutil
+import subprocess
+from pathlib import Path
 
 from sarc_ray import __version__
 
@@ -11,6 +15,7 @@ PACKAGES = (
     *("ray", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "lightgbm", "xgboost"),
     *("optuna", "shap", "skops", "safetensors", "pydicom", "imagecodecs", "opencv-python-headless", "fsspec", "s3fs"),
 )
+_GIT_LIMIT_S = 10.0
 
 
 def installed_versions() -> dict[str, str]:
@@ -22,3 +27,34 @@ def installed_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "absent"
     return versions
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """Commit of the checkout that this package runs from, with ``+`` where files differ from it; None without one.
+
+    A job's copy of the working folder, and an installed package, have none.
+    """
+    root = Path(__file__).parents[1]
+    git = shutil.which("git")
+    # Another repository further up, in which the package happens to be installed, is not its source.
+    if git is None or not (root / ".git").exists():
+        return None
+    head = _git(git, root, "rev-parse", "HEAD")
+    changed = _git(git, root, "status", "--porcelain", "--untracked-files=no")
+    return None if head is None else f"{head}{'+' if changed else ''}"
+
+
+def _git(git: str, root: Path, *arguments: str) -> str | None:
+    try:
+        # --no-optional-locks: to look is not to write.
+        ended = subprocess.run(
+            [git, "--no-optional-locks", "-C", str(root), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_LIMIT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ended.stdout.strip()

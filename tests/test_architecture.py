@@ -13,8 +13,8 @@ PACKAGE = ROOT / "sarc_ray"
 # Imports point to the left only; rooms of one group may use each other as far as Python can load them.
 ORDER = (
     ("errors",),
-    ("config", "storage", "store_errors", "privacy", "object_server", "exits", "versions"),
-    ("tables", "table_lock", "table_reuse"),
+    ("config", "storage", "store_errors", "privacy", "object_server", "exits", "versions", "instruments"),
+    ("tables", "table_lock", "table_reuse", "watching"),
     ("cohort", "stats"),
     ("imaging",),
     ("simulate",),
@@ -43,6 +43,7 @@ ORDER = (
         "job",
         "inventory",
         "inspection",
+        "planning",
         "population",
     ),
     ("cli",),
@@ -57,6 +58,8 @@ WITHOUT_RAY = (
     "tables",
     "table_lock",
     "table_reuse",
+    "watching",
+    "instruments",
     "privacy",
     "object_server",
     "reporting",

@@ -51,6 +51,31 @@ def test_an_error_that_is_not_ours_keeps_its_traceback():
         raise ZeroDivisionError
 
 
+def test_a_scheduler_that_ends_us_finds_everything_put_away(capsys):
+    put_away = []
+
+    def work():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        finally:
+            put_away.append("the lock")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end, exits.clean_exit():
+        work()
+    assert end.value.code == exits.TERMINATED == 143
+    assert put_away == ["the lock"]
+    assert capsys.readouterr().err == INTERRUPTED
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_engine_answers_sigterm_with_its_own_number():
+    with pytest.raises(SystemExit) as end, exits.clean_exit():
+        sys.exit(int(signal.SIGTERM))  # as Ray's handler does
+    assert end.value.code == exits.TERMINATED
+
+
 def commands(group, prefix=""):
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
@@ -70,7 +95,13 @@ def test_every_command_has_help_an_example_and_a_line_in_the_reference():
 
 def test_the_reference_names_every_exit_code():
     table = dict(re.findall(r"^\| (\d+) \| (.+) \|$", PAGE, re.M))
-    own = {exits.REFUSED, exits.GOAL_MISSED, exits.INTERRUPTED, *(code for _, code, _ in exits.EXIT_CODES)}
+    own = {
+        exits.REFUSED,
+        exits.GOAL_MISSED,
+        exits.INTERRUPTED,
+        exits.TERMINATED,
+        *(code for _, code, _ in exits.EXIT_CODES),
+    }
     assert set(table) == {"0", *map(str, own)}
     for _, code, meaning in exits.EXIT_CODES:
         assert table[str(code)].startswith(meaning)

@@ -1,4 +1,4 @@
-"""Verbs that use a bundle: score, explain, recalibrate."""
+"""Verbs that use a bundle: plan, score, explain, recalibrate."""
 
 from __future__ import annotations
 
@@ -12,6 +12,44 @@ from sarc_ray.cli.terminal import SetOption, console, load, run_stage, score_dat
 from sarc_ray.errors import ConfigError
 
 app = typer.Typer()
+
+
+@app.command(epilog="Example: sarc-ray plan --bundle URL --manifest URL --nodes 20 --set plan.price_per_node_hour=0.8")
+def plan(
+    bundle: Annotated[str, typer.Option("--bundle", metavar="URL", help="The model.")],
+    manifest: Annotated[str, typer.Option("--manifest", metavar="URL", help="What is to be scored.")],
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CONFIG", help="The run's YAML, for engine and plan; may be left out.", show_default=False
+        ),
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", min=1, help="Also estimate for so many nodes of the configured kind.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="URL", help="Write the plan as JSON, too.")] = None,
+    set_: SetOption = None,
+) -> None:
+    """Say what scoring a manifest would come to: rows by reason, bytes, hours, cost, bottleneck; scores a sample only.
+
+    Exit code 4 when no row can be scored.
+    """
+    with console.status("loading"):
+        from sarc_ray import screen, storage
+        from sarc_ray.planning.display import print_plan
+        from sarc_ray.planning.plan import PlanRequest, load_run_for, make_plan
+        from sarc_ray.planning.record import to_mapping
+
+    request = PlanRequest(bundle=bundle, manifest=manifest, nodes=nodes)
+    run = load_run_for(request, config, set_ or [])
+    with screen.stage_progress(console, "plan") as tell:
+        made = make_plan(request, run, tell)
+    print_plan(console, made)
+    if to is not None:
+        storage.write_json(to, to_mapping(made))
+        console.print(f"wrote {to}", highlight=False, soft_wrap=True)
+    if not made.census.eligible and not made.census.undecided:
+        raise typer.Exit(code=exits.REFUSED)
 
 
 @app.command(

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -127,6 +128,12 @@ def _without_greeting() -> Iterator[None]:
 def node_resources() -> list[dict[str, float]]:
     """What each node that is up has in all, for example ``{"CPU": 8.0, "GPU": 1.0}``."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def largest_node(resource: str = "CPU") -> dict[str, Any]:
+    """The node that is up with the most of a resource, as Ray describes it: ``NodeID``, ``Resources`` and more."""
+    nodes: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+    return max(nodes, key=lambda node: node["Resources"].get(resource, 0.0))
 
 
 def cpu_count() -> int:

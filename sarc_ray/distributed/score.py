@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,14 @@ from sarc_ray.distributed.cluster import cpu_count, gpu_count
 from sarc_ray.distributed.prepare import read_limits
 from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.distributed.stream import Progress, stream_to_table
-from sarc_ray.imaging.batch import prepare_rows
+from sarc_ray.imaging.batch import prepare_and_time
 from sarc_ray.imaging.isolation import ReadLimits
 from sarc_ray.imaging.preprocess import PreprocessConfig
+from sarc_ray.instruments import Stopwatch, peak_bytes, with_carried, with_peak, with_seconds
 from sarc_ray.scoring import score_rows
 from sarc_ray.table_reuse import RowInputs
 from sarc_ray.tables import Pointer
+from sarc_ray.watching import Watcher
 
 if TYPE_CHECKING:  # imports scikit-learn
     from sarc_ray.stage2.explain import TopReasons
@@ -38,6 +41,7 @@ def score_manifest(
     retry: bool = False,
     n_reasons: int = 0,
     progress: Progress | None = None,
+    watcher: Watcher | None = None,
 ) -> Pointer:
     """Score every row of a manifest; each gets exactly one outcome row.
 
@@ -54,6 +58,7 @@ def score_manifest(
         retry: touch only the retryable rows of the sealed table.
         n_reasons: how many of the largest contributions each row names; 0 leaves their columns out.
         progress: called with (rows written, rows in all).
+        watcher: called with outcome counts, rate and memory too.
     """
     carried = [name for name in rows.columns if name != "image_uri"]
     n_scorers = engine.scorers or _default_scorers(engine)
@@ -63,14 +68,9 @@ def score_manifest(
     of_reader["seconds_per_fetch"] = engine.seconds_per_fetch
 
     def build(dataset: ray.data.Dataset) -> ray.data.Dataset:
-        prepared = dataset.map_batches(
-            _prepare_batch,
-            batch_format="pyarrow",
-            batch_size=None,
-            fn_kwargs=of_reader,
-        )
+        prepared = dataset.map_batches(prepare_batch, batch_format="pyarrow", batch_size=None, fn_kwargs=of_reader)
         return prepared.map_batches(
-            _Scorer,
+            Scorer,
             batch_format="pyarrow",
             batch_size=engine.rows_per_block,
             # A scorer holds no CPU slot: with one per core the pool would starve the tasks that feed it.
@@ -90,6 +90,7 @@ def score_manifest(
         inputs=inputs,
         retry=retry,
         progress=progress,
+        watcher=watcher,
     )
 
 
@@ -99,19 +100,19 @@ def _default_scorers(engine: EngineConfig) -> int:
     return max(1, cpu_count() // 2)
 
 
-def _prepare_batch(
+def prepare_batch(
     batch: pa.Table, *, preprocess: PreprocessConfig, limits: ReadLimits, carried: list[str], seconds_per_fetch: float
 ) -> pa.Table:
     """Image rows beside the manifest's own columns."""
     row_ids, uris = batch["row_id"].to_pylist(), batch["image_uri"].to_pylist()
-    images = prepare_rows(row_ids, uris, preprocess, limits, seconds_per_fetch=seconds_per_fetch)
+    images = prepare_and_time(row_ids, uris, preprocess, limits, seconds_per_fetch=seconds_per_fetch)
     for name in carried:
         if name not in images.column_names:
             images = images.append_column(name, batch[name])
     return images
 
 
-class _Scorer:
+class Scorer:
     """Holds the verified bundle, and the explainer where one is asked for, in memory for the life of an actor."""
 
     def __init__(self, *, bundle_uri: str, run_id: str, threads: int, n_reasons: int) -> None:
@@ -125,6 +126,11 @@ class _Scorer:
             self._top_reasons = TopReasons(make_explainer(self._bundle.stage2), n_reasons)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return score_rows(
-            batch, self._bundle, run_id=self._run_id, threads=self._threads, top_reasons=self._top_reasons
+        """Score rows, with the columns of :mod:`sarc_ray.instruments`."""
+        started, watch = time.perf_counter(), Stopwatch()
+        table = score_rows(
+            batch, self._bundle, run_id=self._run_id, threads=self._threads, top_reasons=self._top_reasons, watch=watch
         )
+        ensemble_s = watch.seconds.get("ensemble", 0.0)
+        seconds = {"ensemble": ensemble_s, "stage2": time.perf_counter() - started - ensemble_s}
+        return with_peak(with_seconds(with_carried(table, batch), seconds), peak_bytes())

@@ -1,4 +1,4 @@
-"""Configuration of the engine; imports nothing heavy, so that the command line stays quick."""
+"""Configuration of the engine, and of plans for it; imports nothing heavy, so that the command line stays quick."""
 
 from __future__ import annotations
 
@@ -64,3 +64,41 @@ class EngineConfig:
         for name in ("seconds_per_fetch", "seconds_per_image"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: found {getattr(self, name)}, must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanConfig:
+    """What ``sarc-ray plan`` times, and what it assumes of nodes and store. No value changes a result.
+
+    Attributes:
+        sample_images: radiographs, drawn from the manifest, that are timed on their whole way; more make the estimate
+            surer.
+        node_cpus: CPUs of one node of the kind that ``--nodes`` asks about; null takes the largest node that is up.
+        node_gpus: GPUs of one such node; null takes the largest node that is up.
+        node_megabytes_per_second: most that one node can read from the object store; null sets no limit.
+        store_megabytes_per_second: most that the object store gives to all nodes together; null sets no limit.
+        price_per_node_hour: of one such node; null leaves the cost out.
+        currency: of the price.
+    """
+
+    sample_images: int
+    node_cpus: int | None
+    node_gpus: float | None
+    node_megabytes_per_second: float | None
+    store_megabytes_per_second: float | None
+    price_per_node_hour: float | None
+    currency: str
+
+    def __post_init__(self) -> None:
+        for name in ("sample_images", "node_cpus"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: found {value}, must be at least 1")
+        for name in ("node_megabytes_per_second", "store_megabytes_per_second"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}: found {value}, must be above 0, or null for no limit")
+        for name in ("node_gpus", "price_per_node_hour"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name}: found {value}, must not be negative")

@@ -10,23 +10,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
 
-from sarc_ray import storage, table_lock, table_reuse, tables
+from sarc_ray import storage, table_lock, table_reuse, tables, watching
 from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.errors import SarcRayError
 from sarc_ray.store_errors import is_of_a_store, trouble
 from sarc_ray.table_reuse import RowIds, RowInputs, WritePlan
 
 Progress = Callable[[int, int], None]
-_PROGRESS_INTERVAL_S = 1.0
+_LOOK_INTERVAL_S = 1.0
+_PAUSE_PER_LOOK = 10.0
 
 
 def stream_to_table(
@@ -40,8 +40,11 @@ def stream_to_table(
     inputs: RowInputs | None = None,
     retry: bool = False,
     progress: Progress | None = None,
+    watcher: watching.Watcher | None = None,
 ) -> tables.Pointer:
     """Run ``build``'s maps over ``rows`` and seal what they write.
+
+    While it works, ``progress.json`` in the table's folder says how it goes; see :mod:`sarc_ray.watching`.
 
     Args:
         rows: one row per image with a unique int64 ``row_id``.
@@ -53,6 +56,7 @@ def stream_to_table(
         inputs: what decides each row; with them a run takes over what is unchanged in a sealed table.
         retry: touch only the retryable rows of the sealed table; needs ``inputs``.
         progress: called with (rows written, rows in all) about once a second.
+        watcher: called as often with outcome counts, rate and memory too.
 
     Returns:
         The pointer of the sealed table. A table of the same version that is sealed already is left as it is, but for
@@ -65,20 +69,51 @@ def stream_to_table(
     sealed = tables.read_pointer(uri)
     if sealed is not None and not sealed.n_retryable and (retry or tables.base_of(sealed.version) == version):
         return sealed
-    name = str(lineage.get("run_id") or lineage.get("stage") or version)
-    with table_lock.hold(uri, run=name) as lock:
+    run_name = str(lineage.get("run_id") or lineage.get("stage") or version)
+    with table_lock.hold(uri, run=run_name) as lock:
         plan = _plan(uri, rows["row_id"].to_numpy(), version=version, inputs=inputs, retry=retry)
         name = tables.version_to_write(uri, plan.base)
         todo = rows[rows["row_id"].isin(plan.todo)]
         _prepare_work(uri, name, plan, todo)
-        if len(todo):
-            _stream(uri, name, build=build, engine=engine, n_rows=len(plan.expected), progress=progress)
-        facts = {} if plan.inputs is None else {"recipe": plan.inputs.recipe, "n_taken_over": len(plan.kept)}
-        if plan.inputs is not None:
-            table_reuse.write_inputs(uri, name, plan.inputs)
-        return tables.seal(
-            uri, version=name, expected_row_ids=plan.expected, lineage={**lineage, **facts}, guard=lock.require
+        watch = watching.Watch(
+            uri, version=name, run=run_name, n_rows=len(plan.expected), progress=progress, watcher=watcher
         )
+        with watch.told():
+            if len(todo):
+                _stream(uri, name, build=build, engine=engine, n_rows=len(plan.expected), progress=watch)
+            return _seal(uri, name, plan, lineage=lineage, watch=watch, lock=lock)
+
+
+def _seal(
+    uri: str,
+    version: str,
+    plan: WritePlan,
+    *,
+    lineage: Mapping[str, Any],
+    watch: watching.Watch,
+    lock: table_lock.TableLock,
+) -> tables.Pointer:
+    facts = {} if plan.inputs is None else {"recipe": plan.inputs.recipe, "n_taken_over": len(plan.kept)}
+    if plan.inputs is not None:
+        table_reuse.write_inputs(uri, version, plan.inputs)
+    tally = watching.Tally()
+    started = time.monotonic()
+
+    def guard() -> None:
+        lock.require()
+        watch.seconds["sealing"] = time.monotonic() - started
+        watch.summarise(tally, lineage={**lineage, **facts}, n_taken_over=len(plan.kept))
+        lock.require()
+
+    watch.write("sealing")
+    return tables.seal(
+        uri,
+        version=version,
+        expected_row_ids=plan.expected,
+        lineage={**lineage, **facts},
+        guard=guard,
+        passing=tally.strip,
+    )
 
 
 def _plan(uri: str, row_id_N: RowIds, *, version: str, inputs: RowInputs | None, retry: bool) -> WritePlan:
@@ -104,13 +139,13 @@ def _stream(
     build: Callable[[ray.data.Dataset], ray.data.Dataset],
     engine: EngineConfig,
     n_rows: int,
-    progress: Progress | None,
+    progress: watching.Watch,
 ) -> None:
     parts_uri = tables.parts_uri(uri, version)
     with (
         _failures_told(uri),
         _job_checkpoint(storage.join(tables.work_uri(uri), version, "checkpoint")),
-        _watch(parts_uri, n_rows, progress),
+        _watched(progress),
     ):
         fs, path = storage.arrow_filesystem(tables.input_uri(uri, version))
         dataset = ray.data.read_parquet(path, filesystem=fs)
@@ -159,28 +194,25 @@ def _job_checkpoint(uri: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _watch(parts_uri: str, total: int, progress: Progress | None) -> Iterator[None]:
-    """Report the rows in finished parts from a thread, since Ray Data has no callback for it."""
-    if progress is None:
-        yield
-        return
+def _watched(watch: watching.Watch) -> Iterator[None]:
+    """Look at the finished parts from a thread, since Ray Data has no callback for it."""
     stop = threading.Event()
+    started = time.monotonic()
 
-    def count() -> None:
-        known: dict[str, int] = {}
-        while not stop.wait(_PROGRESS_INTERVAL_S):
-            with contextlib.suppress(OSError, pa.ArrowInvalid):  # a part that is being written is counted next time
-                for part in storage.list_files(parts_uri, ".parquet"):
-                    if part not in known:
-                        fs, path = storage.arrow_filesystem(part)
-                        known[part] = pq.read_metadata(path, filesystem=fs).num_rows
-            progress(min(sum(known.values()), total), total)
+    def look() -> None:
+        pause_s = _LOOK_INTERVAL_S
+        while not stop.wait(pause_s):
+            began = time.monotonic()
+            watch.look()
+            # Thousands of parts are listed in seconds: to look shall not become the work.
+            pause_s = max(_LOOK_INTERVAL_S, _PAUSE_PER_LOOK * (time.monotonic() - began))
 
-    thread = threading.Thread(target=count, daemon=True)
+    thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
-    progress(total, total)
+        watch.seconds["streaming"] = time.monotonic() - started
+    watch.finish_looking()

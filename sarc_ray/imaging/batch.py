@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -14,9 +15,12 @@ from sarc_ray import storage
 from sarc_ray.errors import REASONS
 from sarc_ray.imaging.dicom import MAX_OBJECT_BYTES
 from sarc_ray.imaging.gate import is_lateral
-from sarc_ray.imaging.isolation import ReadLimits, read_images, warm_up
+from sarc_ray.imaging.isolation import ReadLimits, idle_pids, read_images, warm_up
 from sarc_ray.imaging.preprocess import ImageResult, PreprocessConfig
+from sarc_ray.instruments import BYTES_COLUMN, peak_bytes, with_peak, with_seconds
 
+_Read = Callable[[Sequence[str]], list[bytes | Exception]]
+_READING_PARTS = ("isolate", "decode", "gate", "preprocess")
 # Objects fetched at once, while those before them are read: at most twice as many are in memory.
 _FETCHED_AT_ONCE = 16
 
@@ -63,14 +67,35 @@ def prepare_rows(
     Raises:
         CredentialsError: the store does not accept the credentials.
     """
+    timed = prepare_and_time(row_ids, uris, config, limits, seconds_per_fetch=seconds_per_fetch)
+    return timed.select(IMAGE_SCHEMA.names)
+
+
+def prepare_and_time(
+    row_ids: Sequence[int],
+    uris: Sequence[str],
+    config: PreprocessConfig,
+    limits: ReadLimits,
+    *,
+    seconds_per_fetch: float | None = None,
+) -> pa.Table:
+    """:func:`prepare_rows` with the columns of :mod:`sarc_ray.instruments`: what each row took, and the memory."""
     warm_up()
-    results = read_images(_fetched(uris, seconds_per_fetch), config, limits)
+    fetching_s: list[float] = []
+    n_bytes: list[int] = []
+    fetched = _weighed(_fetched(uris, seconds_per_fetch, fetching_s), n_bytes)
+    results = read_images(fetched, config, limits)
     rows = [_row(row_id, result) for row_id, result in zip(row_ids, results, strict=True)]
-    return pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
+    seconds = {part: [result.seconds.get(part, 0.0) for result in results] for part in _READING_PARTS}
+    table = with_seconds(pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA), {"fetch": sum(fetching_s), **seconds})
+    table = table.append_column(BYTES_COLUMN, pa.array(n_bytes, pa.int64()))
+    return with_peak(table, peak_bytes(idle_pids()))
 
 
-def _fetched(uris: Sequence[str], seconds_per_fetch: float | None) -> Iterator[bytes | Exception]:
-    """The objects in order, fetched one slice ahead."""
+def _fetched(
+    uris: Sequence[str], seconds_per_fetch: float | None, fetching_s: list[float]
+) -> Iterator[bytes | Exception]:
+    """The objects in order, fetched one slice ahead; how long each slice took is added to ``fetching_s``."""
     fetcher = _fetcher(os.getpid())
     # The byte beyond the limit tells that an object is too large.
     read = functools.partial(
@@ -79,9 +104,24 @@ def _fetched(uris: Sequence[str], seconds_per_fetch: float | None) -> Iterator[b
     ahead: Future[list[bytes | Exception]] | None = None
     for start in range(0, len(uris) + _FETCHED_AT_ONCE, _FETCHED_AT_ONCE):
         found = [] if ahead is None else ahead.result()
-        ahead = fetcher.submit(read, uris[start : start + _FETCHED_AT_ONCE])
+        ahead = fetcher.submit(_timed, read, uris[start : start + _FETCHED_AT_ONCE], fetching_s)
         while found:
             yield found.pop(0)  # what was read leaves the memory
+
+
+def _weighed(fetched: Iterator[bytes | Exception], n_bytes: list[int]) -> Iterator[bytes | Exception]:
+    for data in fetched:
+        n_bytes.append(0 if isinstance(data, Exception) else len(data))
+        yield data
+        del data  # what was read leaves the memory
+
+
+def _timed(read: _Read, uris: Sequence[str], fetching_s: list[float]) -> list[bytes | Exception]:
+    started = time.perf_counter()
+    try:
+        return read(uris)
+    finally:
+        fetching_s.append(time.perf_counter() - started)
 
 
 @functools.lru_cache(maxsize=1)

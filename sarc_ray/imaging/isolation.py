@@ -113,6 +113,7 @@ def _read_image(data: bytes, config: PreprocessConfig, limits: ReadLimits) -> Im
         return ImageResult(reason=Reason.IMAGE_TOO_LARGE, image_HW=None, image_sha256=None, header=None, gate_flags="")
     if len(data) > limits.mebibytes_per_image * 2**20:
         return _refused(Reason.IMAGE_TOO_LARGE, data)
+    started = time.perf_counter()
     while True:
         child = _take()
         try:
@@ -128,7 +129,9 @@ def _read_image(data: bytes, config: PreprocessConfig, limits: ReadLimits) -> Im
         else:
             _idle.append(child)
             # Where memory ran out the child may not even have come to the hash.
-            return result if result.image_sha256 else _refused(result.reason, data)
+            result = result if result.image_sha256 else _refused(result.reason, data)
+            around = time.perf_counter() - started - sum(result.seconds.values())
+            return dataclasses.replace(result, seconds={**result.seconds, "isolate": around})
 
 
 def _refused(reason: Reason, data: bytes) -> ImageResult:

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import dataclasses
 import json
+import math
 import os
 import resource
 import signal
@@ -28,6 +29,7 @@ from sarc_ray.errors import Reason
 from sarc_ray.imaging import judge
 from sarc_ray.imaging.header import HeaderFacts
 from sarc_ray.imaging.preprocess import ImageResult, PreprocessConfig, process_object, use_one_thread
+from sarc_ray.instruments import PARTS
 
 LENGTH = struct.Struct("<I")
 READY = {"ready": True}
@@ -49,6 +51,7 @@ def pack_result(result: ImageResult) -> bytes:
     """An :class:`ImageResult` as a message, followed by the picture's bytes where there is one."""
     facts = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
     image_HW = facts.pop("image_HW")
+    facts["seconds"] = dict(result.seconds)
     facts["header"] = None if result.header is None else dataclasses.asdict(result.header)
     facts["image_bytes"] = 0 if image_HW is None else image_HW.size
     return message(facts) + (b"" if image_HW is None else np.ascontiguousarray(image_HW).tobytes())
@@ -65,7 +68,7 @@ def unpack_result(facts: dict[str, Any], image: bytes, size_px: int) -> ImageRes
     Raises:
         TypeError, ValueError, KeyError: this is no reply of a sound child.
     """
-    known = {field.name for field in dataclasses.fields(ImageResult)} - {"image_HW", "header", "reason"}
+    known = {field.name for field in dataclasses.fields(ImageResult)} - {"image_HW", "header", "reason", "seconds"}
     header = facts["header"]
     reason = Reason(facts["reason"])
     if bool(image) != (reason is Reason.NONE):
@@ -74,8 +77,16 @@ def unpack_result(facts: dict[str, Any], image: bytes, size_px: int) -> ImageRes
         reason=reason,
         image_HW=np.frombuffer(image, dtype=np.uint8).reshape(size_px, size_px) if image else None,
         header=None if header is None else HeaderFacts(**{name: _hashable(value) for name, value in header.items()}),
+        seconds=_checked_seconds(facts["seconds"]),
         **{name: _hashable(facts[name]) for name in known},
     )
+
+
+def _checked_seconds(found: Any) -> dict[str, float]:
+    seconds = {name: float(found[name]) for name in PARTS if name in found}
+    if not all(0.0 <= value < math.inf for value in seconds.values()):
+        raise ValueError("seconds that make no sense")
+    return seconds
 
 
 def _hashable(value: Any) -> Any:

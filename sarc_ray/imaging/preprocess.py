@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -24,6 +25,7 @@ from sarc_ray.imaging.codecs import Sampling
 from sarc_ray.imaging.dicom import Radiograph
 from sarc_ray.imaging.header import HeaderFacts, read_header
 from sarc_ray.imaging.voi import Voi, VoiWindow
+from sarc_ray.instruments import Stopwatch
 
 # Without a usable window, these percentiles of the resized picture become black and white: robust to a lead marker
 # and to a black border, which cover little of the field.
@@ -71,6 +73,7 @@ class ImageResult:
         image_sha256: of the object's bytes, hexadecimal; None where there are none.
         header: what the header says; None where it could not be read.
         gate_flags: what the gate remarked (:data:`sarc_ray.imaging.gate.FLAGS`), with commas between; may be empty.
+        seconds: wall-clock time by part of the way (:data:`sarc_ray.instruments.PARTS`); no part of the result.
     """
 
     reason: Reason
@@ -78,6 +81,7 @@ class ImageResult:
     image_sha256: str | None
     header: HeaderFacts | None
     gate_flags: str
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 def use_one_thread() -> None:
@@ -111,40 +115,60 @@ def process_object(data: bytes, config: PreprocessConfig) -> ImageResult:
     """
     digest = hashlib.sha256(data).hexdigest()
     header = None
+    watch = Stopwatch()
     try:
         with dicom.quiet_pydicom():
-            dataset = dicom.open_dataset(data)
-            header = read_header(dataset)
-            gate.check(header)
-            image_HW = preprocess(dicom.decode(dataset, header, min_side_px=config.size_px), config)
+            with watch.part("decode"):
+                dataset = dicom.open_dataset(data)
+                header = read_header(dataset)
+            with watch.part("gate"):
+                gate.check(header)
+            with watch.part("decode"):
+                radiograph = dicom.decode(dataset, header, min_side_px=config.size_px)
+            image_HW = preprocess(radiograph, config, watch)
     except ImageError as error:
-        return _refused(error.reason, digest, header)
+        return _refused(error.reason, digest, header, watch)
     except MemoryError:
         raise
     except Exception as error:  # One image must never stop an archive; the reason says that we did not foresee it.
         if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
             raise MemoryError from error
-        return _refused(Reason.INTERNAL_ERROR, digest, header)
-    return _result(Reason.NONE, digest, header, image_HW)
+        return _refused(Reason.INTERNAL_ERROR, digest, header, watch)
+    return _result(Reason.NONE, digest, header, image_HW, watch)
 
 
-def _refused(reason: Reason, digest: str | None = None, header: HeaderFacts | None = None) -> ImageResult:
-    return _result(reason, digest, header, None)
+def _refused(
+    reason: Reason, digest: str | None = None, header: HeaderFacts | None = None, watch: Stopwatch | None = None
+) -> ImageResult:
+    return _result(reason, digest, header, None, watch or Stopwatch())
 
 
 def _result(
-    reason: Reason, digest: str | None, header: HeaderFacts | None, image_HW: npt.NDArray[np.uint8] | None
+    reason: Reason,
+    digest: str | None,
+    header: HeaderFacts | None,
+    image_HW: npt.NDArray[np.uint8] | None,
+    watch: Stopwatch,
 ) -> ImageResult:
-    gate_flags = "" if header is None else ",".join(gate.flags(header))
-    return ImageResult(reason=reason, image_HW=image_HW, image_sha256=digest, header=header, gate_flags=gate_flags)
+    return ImageResult(
+        reason=reason,
+        image_HW=image_HW,
+        image_sha256=digest,
+        header=header,
+        gate_flags="" if header is None else ",".join(gate.flags(header)),
+        seconds=watch.seconds,
+    )
 
 
-def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
+def preprocess(
+    radiograph: Radiograph, config: PreprocessConfig, watch: Stopwatch | None = None
+) -> npt.NDArray[np.uint8]:
     """Resize, window, turn to MONOCHROME2's sense, look at it, equalise.
 
     Args:
         radiograph: decoded.
         config: sizes, CLAHE and whether the pixels are judged.
+        watch: counts the time of the gate and of the rest.
 
     Returns:
         uint8, shape (size_px, size_px), air dark and bone bright.
@@ -152,10 +176,14 @@ def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArray[
     Raises:
         ImageError: BLANK_IMAGE, or a reason of :func:`sarc_ray.imaging.pixel_gate.check`.
     """
-    grey_HW = grey_picture(radiograph, config)
+    watch = watch or Stopwatch()
+    with watch.part("preprocess"):
+        grey_HW = grey_picture(radiograph, config)
     if config.pixel_gate:
-        pixel_gate.check(grey_HW, shape_HW=(radiograph.header.rows, radiograph.header.columns))
-    return equalise(grey_HW, config)
+        with watch.part("gate"):
+            pixel_gate.check(grey_HW, shape_HW=(radiograph.header.rows, radiograph.header.columns))
+    with watch.part("preprocess"):
+        return equalise(grey_HW, config)
 
 
 def grey_picture(radiograph: Radiograph, config: PreprocessConfig) -> npt.NDArray[np.float32]:

@@ -80,7 +80,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         meaning = REASONS[reason].meaning if reason else "nothing in the header speaks against a score"
         grid.add_row(f"{count:,}", str(reason) or "(eligible)", meaning)
     console.print(grid)
-    _say(console, f"{summary.n_objects:,} objects, {_size(summary.n_bytes)}")
+    _say(console, f"{summary.n_objects:,} objects, {size_words(summary.n_bytes)}")
     if not summary.n_eligible:
         return
     own = f", {summary.n_without_patient:,} of them without a Patient ID" if summary.n_without_patient else ""
@@ -89,7 +89,8 @@ def print_summary(console: Console, summary: Summary) -> None:
     _say(console, f"their headers have: {has}; add what is missing to the manifest")
 
 
-def _size(n_bytes: int) -> str:
+def size_words(n_bytes: int) -> str:
+    """A number of bytes as people write it, in powers of 1000."""
     size, unit = float(n_bytes), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if size < 1000:

@@ -1,0 +1,202 @@
+"""A sample of radiographs on their whole way, timed on one node under the load of a real run.
+
+The same functions as in :mod:`sarc_ray.distributed.score`, with as many readers as the node has cores: decoding alone
+on an idle machine would promise more than a full one keeps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sarc_ray.distributed.cluster import largest_node
+from sarc_ray.distributed.prepare import read_limits
+from sarc_ray.distributed.score import Scorer, prepare_batch
+from sarc_ray.distributed.settings import EngineConfig
+from sarc_ray.errors import ConfigError
+from sarc_ray.imaging.isolation import read_images
+from sarc_ray.imaging.preprocess import PreprocessConfig
+
+# As many objects as a reader asks for at once: with fewer, waiting for the store would be spread over too few.
+_ROWS_PER_WORKER_MIN = 16
+_NO_RUN = "plan"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimedSample:
+    """What became of a sample, and what it took.
+
+    Attributes:
+        table: rows of the score table with the columns of :mod:`sarc_ray.instruments`.
+        n_readers: processes that read at once, one per core.
+        n_scorers: ensembles that scored at once.
+        start_seconds: until readers and scorers were warm.
+        reader_cpu_seconds: of the readers' own processes: requests, and the hand-over to the process that decodes.
+        on_gpu: the networks ran on a GPU.
+    """
+
+    table: pa.Table
+    n_readers: int
+    n_scorers: int
+    start_seconds: float
+    reader_cpu_seconds: float
+    on_gpu: bool
+
+
+def time_sample(
+    rows: pd.DataFrame, *, bundle_uri: str, preprocess: PreprocessConfig, engine: EngineConfig, n_reasons: int
+) -> TimedSample:
+    """Fetch, decode, gate, preprocess and score rows of a manifest on the largest node that is up.
+
+    Args:
+        rows: as in :func:`sarc_ray.distributed.score.score_manifest`, one or more.
+        bundle_uri: readable from every node.
+        preprocess: the bundle's.
+        engine: GPUs and threads of a scorer, limits of reading.
+        n_reasons: as in scoring.
+
+    Raises:
+        ConfigError: ``engine.gpus_per_scorer`` asks for GPUs that no node has.
+    """
+    batch = pa.Table.from_pandas(rows, preserve_index=False)
+    started = time.perf_counter()
+    images, reader_cpu_s, n_readers, read_s = _read(batch, preprocess, engine)
+    table, on_gpu, n_scorers, score_s = _score(images, bundle_uri, engine, n_reasons)
+    return TimedSample(
+        table=table,
+        n_readers=n_readers,
+        n_scorers=n_scorers,
+        start_seconds=time.perf_counter() - started - read_s - score_s,
+        reader_cpu_seconds=reader_cpu_s,
+        on_gpu=on_gpu,
+    )
+
+
+def _read(batch: pa.Table, preprocess: PreprocessConfig, engine: EngineConfig) -> tuple[pa.Table, float, int, float]:
+    """Image rows; CPU seconds of the readers; how many these were; wall-clock seconds once they were warm."""
+    node = largest_node()
+    n_readers = _workers(int(node["Resources"].get("CPU", 1)), len(batch))
+    reader = ray.remote(num_cpus=1, scheduling_strategy=_on(node))(_Reader)
+    readers = [reader.remote(preprocess, engine) for _ in range(n_readers)]
+    shares = _slices(batch, n_readers)
+    ray.get([worker.warm_up.remote(share) for worker, share in zip(readers, shares, strict=True)])
+    started = time.perf_counter()
+    read = ray.get([worker.read.remote(share) for worker, share in zip(readers, shares, strict=True)])
+    seconds = time.perf_counter() - started
+    _end(readers)
+    return pa.concat_tables([table for table, _ in read]), sum(cpu_s for _, cpu_s in read), n_readers, seconds
+
+
+def _score(
+    images: pa.Table, bundle_uri: str, engine: EngineConfig, n_reasons: int
+) -> tuple[pa.Table, bool, int, float]:
+    """Score rows; whether a GPU made them; how many scorers there were; wall-clock seconds once they were warm."""
+    node = largest_node("GPU" if engine.gpus_per_scorer > 0 else "CPU")
+    n_scorers = _workers(scorers_of_node(node["Resources"], engine), len(images))
+    scorer = ray.remote(num_cpus=0, num_gpus=engine.gpus_per_scorer, scheduling_strategy=_on(node))(_TimedScorer)
+    scorers = [scorer.remote(bundle_uri, engine.scorer_threads, n_reasons) for _ in range(n_scorers)]
+    ray.get([worker.warm_up.remote(images.slice(0, engine.rows_per_block)) for worker in scorers])
+    shares = _slices(images, n_scorers)
+    started = time.perf_counter()
+    scored = ray.get(
+        [worker.score.remote(share, engine.rows_per_block) for worker, share in zip(scorers, shares, strict=True)]
+    )
+    seconds = time.perf_counter() - started
+    on_gpu = any(ray.get([worker.on_gpu.remote() for worker in scorers]))
+    _end(scorers)
+    return pa.concat_tables(scored), on_gpu, n_scorers, seconds
+
+
+def scorers_of_node(resources: Mapping[str, float], engine: EngineConfig) -> int:
+    """How many ensembles a node holds at once in a run; at least one.
+
+    Raises:
+        ConfigError: GPUs are asked for, and the node has too few.
+    """
+    if engine.gpus_per_scorer > 0:
+        gpus = resources.get("GPU", 0.0)
+        if gpus < engine.gpus_per_scorer:
+            raise ConfigError(
+                f"engine.gpus_per_scorer: {engine.gpus_per_scorer:g} asked for, no node that is up has so many "
+                f"(found {gpus:g}); start one, or set it to 0 to score on CPUs"
+            )
+        return min(engine.scorers or int(gpus / engine.gpus_per_scorer), int(gpus / engine.gpus_per_scorer))
+    cpus = max(1, int(resources.get("CPU", 1)))
+    return min(engine.scorers or max(1, cpus // 2), cpus)
+
+
+class _Reader:
+    """One process that fetches and reads, as a task of a run does."""
+
+    def __init__(self, preprocess: PreprocessConfig, engine: EngineConfig) -> None:
+        self._preprocess = preprocess
+        self._engine = engine
+
+    def warm_up(self, batch: pa.Table) -> None:
+        """Read one image and something that is none, so that clients and the decoding process are there."""
+        self._prepare(batch.slice(0, 1))
+        # Where that object is missing nobody has waited for the decoding process yet.
+        read_images([b"no image"], self._preprocess, read_limits(self._engine))
+
+    def read(self, batch: pa.Table) -> tuple[pa.Table, float]:
+        """Image rows, and the CPU seconds of this process, that of the decoding one left out."""
+        started = time.process_time()
+        return self._prepare(batch), time.process_time() - started
+
+    def _prepare(self, batch: pa.Table) -> pa.Table:
+        return prepare_batch(
+            batch,
+            preprocess=self._preprocess,
+            limits=read_limits(self._engine),
+            carried=[name for name in batch.column_names if name != "image_uri"],
+            seconds_per_fetch=self._engine.seconds_per_fetch,
+        )
+
+
+class _TimedScorer:
+    """One ensemble, as an actor of a run."""
+
+    def __init__(self, bundle_uri: str, threads: int, n_reasons: int) -> None:
+        self._scorer = Scorer(bundle_uri=bundle_uri, run_id=_NO_RUN, threads=threads, n_reasons=n_reasons)
+
+    def warm_up(self, batch: pa.Table) -> None:
+        """Score a batch that is not counted."""
+        self._scorer(batch)
+
+    def score(self, images: pa.Table, rows_per_block: int) -> pa.Table:
+        """Rows of the score table, batch by batch as in a run."""
+        starts = range(0, max(len(images), 1), rows_per_block)
+        return pa.concat_tables([self._scorer(images.slice(start, rows_per_block)) for start in starts])
+
+    def on_gpu(self) -> bool:
+        """True where the networks run on a GPU."""
+        from sarc_ray.stage1.runtime import pick_device
+
+        return pick_device("auto").type == "cuda"
+
+
+def _on(node: dict[str, Any]) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+
+
+def _workers(slots: int, n_rows: int) -> int:
+    return max(1, min(slots, n_rows // _ROWS_PER_WORKER_MIN))
+
+
+def _slices(table: pa.Table, n: int) -> list[pa.Table]:
+    edges = [len(table) * k // n for k in range(n + 1)]
+    return [table.slice(low, high - low) for low, high in itertools.pairwise(edges)]
+
+
+def _end(workers: Sequence[Any]) -> None:
+    """Give back what they hold, at once."""
+    for worker in workers:
+        ray.kill(worker)
