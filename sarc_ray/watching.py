@@ -219,8 +219,13 @@ class Watch:
                 self._known.add(part)
                 self._tally.add(table)
                 self._n_new += 0 if part in self._before else len(table)
+            self.beat()
         self._pace.update(self._n_new)
         self._say()
+        self.beat()
+
+    def beat(self) -> None:
+        """Keep ``progress.json`` fresh, so that a reader can tell a run that works from one that was killed."""
         if time.monotonic() - self._written >= _FILE_INTERVAL_S:
             self.write("running")
 

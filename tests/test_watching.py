@@ -122,6 +122,19 @@ def test_progress_and_summary_of_a_run(tmp_path):
     assert summary["lineage"]["git_commit"] == versions.git_commit()
 
 
+def test_the_progress_file_stays_fresh_between_two_looks(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(watching.time, "monotonic", clock)
+    watch = watching.Watch(str(tmp_path), version="v1", run="r", n_rows=3)
+    written = []
+    monkeypatch.setattr(storage, "write_json", lambda uri, value: written.append(value["state"]))
+    with watch.told():
+        for second in range(1, 12):
+            clock.now = float(second)
+            watch.beat()
+    assert written == ["running", "running", "running", "finished"]  # at 0, 5 and 10 s
+
+
 def test_what_is_shown_in_a_line():
     now = watching.Snapshot(
         done=447,

@@ -200,12 +200,16 @@ def _watched(watch: watching.Watch) -> Iterator[None]:
     started = time.monotonic()
 
     def look() -> None:
-        pause_s = _LOOK_INTERVAL_S
-        while not stop.wait(pause_s):
+        next_look = started
+        while not stop.wait(_LOOK_INTERVAL_S):
             began = time.monotonic()
+            if began < next_look:
+                watch.beat()
+                continue
             watch.look()
             # Thousands of parts are listed in seconds: to look shall not become the work.
-            pause_s = max(_LOOK_INTERVAL_S, _PAUSE_PER_LOOK * (time.monotonic() - began))
+            now = time.monotonic()
+            next_look = now + _PAUSE_PER_LOOK * (now - began)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
