@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import yaml
 
 from sarc_ray import __version__, held_out, intake, storage, tables
 from sarc_ray.bundle import Bundle, BundleManifest, load_bundle, read_manifest_of
 from sarc_ray.cohort.definitions import outcome_name
 from sarc_ray.cohort.selection import FlowStep
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE
-from sarc_ray.errors import REASONS, BundleError
+from sarc_ray.errors import REASONS, BundleError, StorageError
+from sarc_ray.evaluation.results import with_unplanned
 from sarc_ray.evaluation.rows import numbers
+from sarc_ray.evaluation.sensitivity import ANALYSES
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.imaging.preprocess import process_image
 from sarc_ray.model_card import said_of_calibration, said_of_rule, said_of_threshold
+from sarc_ray.plans import plan_in_force, whole_plan
 from sarc_ray.report.content import (
     Absent,
     Archive,
@@ -27,6 +33,7 @@ from sarc_ray.report.content import (
     Operating,
     Report,
     Results,
+    Retrained,
     Search,
     TestSet,
 )
@@ -36,10 +43,12 @@ from sarc_ray.run import Run, fingerprint_of
 
 Tell = Callable[[str, int, int], None]
 # Raised when the page shows something else for the same results.
-REPORT_VERSION = 5
+REPORT_VERSION = 6
 _NOBODY = "no such patient was scored"
 _LABELS = {TEST_INTERNAL: "Internal test set", TEST_EXTERNAL: "External test set"}
 _PARTS = {TRAIN: "Training", TUNE: "Tuning", TEST_INTERNAL: "Internal test"}
+_TABLE_ONE_TEXTS = ("variable", "with", "without", "p", "test")
+_SENSITIVITY_TEXTS = ("analysis", "dataset", "method", "na_reason")
 _STAGES = ("simulate", "prepare", "train", "tune", f"score-{TEST_INTERNAL}", f"score-{TEST_EXTERNAL}", "score-archive")
 
 
@@ -60,6 +69,7 @@ def report(run: Run, tell: Tell | None = None) -> dict[str, Any]:
             evaluated["fingerprint"],
             run.finished("tune")["facts"]["model_id"],
             archive["fingerprint"] if config.data.archive and archive else None,
+            {name: storage.content_id(uri) for name, uri in _analyses_made(run).items()},
             REPORT_VERSION,
         ]
     )
@@ -74,7 +84,7 @@ def report(run: Run, tell: Tell | None = None) -> dict[str, Any]:
         facts = write_report(run.path("report"), content)
         if tell:
             tell("steps", 2, 2)
-        return {**facts, "pictures_unread": _unread(content)}
+        return {**facts, "pictures_unread": unread(content), "lineage": content.lineage.hash}
 
     return run.stage("report", fingerprint=fingerprint, work=work)
 
@@ -85,8 +95,9 @@ def gather(run: Run) -> Report:
     Raises:
         StorageError: a table of the run is missing.
     """
-    config = run.config
-    results = Results(table=storage.read_table(run.path("results", "results.parquet")))
+    config, plan = run.config, plan_in_force(run)
+    evaluation, evaluated = plan.config, storage.read_table(run.path("results", "results.parquet"))
+    results = Results(table=with_unplanned(evaluated, plan, whole_plan(run)))
     names = [str(name) for name in results.table["dataset"].unique()]
     test_sets = tuple(
         TestSet(name=name, label=_LABELS.get(name, name), frame=intake.labelled_scores(run, name)) for name in names
@@ -106,9 +117,9 @@ def gather(run: Run) -> Report:
         simulated=config.data.truth is not None,
         outcome=str(outcome).replace("_", " "),
         threshold=manifest.threshold,
-        interval_level=config.evaluation.interval_level,
-        confidence_level=config.evaluation.confidence_level,
-        evaluation=config.evaluation,
+        interval_level=evaluation.interval_level,
+        confidence_level=evaluation.confidence_level,
+        evaluation=evaluation,
         targets=config.targets,
         clinical_features=config.clinical_features,
         training_scale=_training_scale(cohort, [target.name for target in config.targets]),
@@ -119,6 +130,7 @@ def gather(run: Run) -> Report:
         operating=_operating(manifest),
         search=_search(run),
         ladder=_ladder(run),
+        retrained=_retrained(run, names),
         **explained,
         examples=_examples(run, bundle, internal),
         archive=_archive(run),
@@ -163,8 +175,16 @@ def _tables_one(run: Run, cohort: pd.DataFrame, names: list[str]) -> dict[str, p
     for name in names:
         uri = run.path("results", f"table_one_{name}.csv")
         if storage.exists(uri):
-            found[_LABELS.get(name, name)] = storage.read_table(uri)
+            found[_LABELS.get(name, name)] = _read_csv(uri, texts=_TABLE_ONE_TEXTS)
     return found
+
+
+def _read_csv(uri: str, *, texts: tuple[str, ...]) -> pd.DataFrame:
+    """A table with numbers in all other columns; a CSV file holds texts alone, empty ones for nothing."""
+    table = storage.read_table(uri)
+    for name in table.columns.difference(list(texts)):
+        table[name] = pd.to_numeric(table[name].replace("", np.nan))
+    return table
 
 
 def _explained(bundle: Bundle | Absent, internal: TestSet | None, *, seed: int) -> dict[str, Any]:
@@ -202,6 +222,43 @@ def _ladder(run: Run) -> pd.DataFrame | Absent:
     if not storage.exists(uri):
         return Absent(reason="The ladder of models was not climbed; run 'sarc-ray evaluate' again.")
     return storage.read_table(uri)
+
+
+def _analyses_made(run: Run) -> dict[str, str]:
+    """Tables of the sensitivity analyses that were made, by name."""
+    found = {name: run.path("results", f"sensitivity_{name}.csv") for name in ANALYSES}
+    return {name: uri for name, uri in found.items() if storage.exists(uri)}
+
+
+def _retrained(run: Run, names: list[str]) -> tuple[Retrained, ...] | Absent:
+    made = _analyses_made(run)
+    if not made:
+        return Absent(reason="No sensitivity analysis was made; 'sarc-ray sensitivity' makes the paper's.")
+    return tuple(
+        Retrained(
+            name=name,
+            label=ANALYSES[name].label,
+            table=_read_csv(uri, texts=_SENSITIVITY_TEXTS),
+            scores={dataset: both for dataset in names if (both := _both_scores(run, name, dataset)) is not None},
+        )
+        for name, uri in made.items()
+    )
+
+
+def _both_scores(run: Run, name: str, dataset: str) -> pd.DataFrame | None:
+    """Scores of the run's model and of an analysis's beside the outcome; None where the analysis's are away."""
+    config = run.config
+    other = Run(config=replace(config, run=replace(config.run, directory=run.path("sensitivity", name))))
+    try:
+        some = tables.read(other.path("scores", dataset))[["row_id", "score"]]
+    except StorageError:
+        return None
+    both = intake.labelled_scores(run, dataset)[["row_id", "outcome", "score"]].merge(
+        some, on="row_id", suffixes=("_all", "_analysis"), validate="one_to_one"
+    )
+    columns = {column: numbers(both, column) for column in ("outcome", "score_all", "score_analysis")}
+    known_N = ~np.isnan(np.column_stack(list(columns.values()))).any(axis=1)
+    return pd.DataFrame({column: values[known_N] for column, values in columns.items()})
 
 
 def _examples(run: Run, bundle: Bundle | Absent, internal: TestSet | None) -> tuple[Example, ...] | Absent:
@@ -263,7 +320,7 @@ def _without_picture(sex: str, outcome: int, score: float, why: str) -> Example:
     )
 
 
-def _unread(content: Report) -> int:
+def unread(content: Report) -> int:
     """Pictures that another call may find."""
     if isinstance(content.examples, Absent):
         return 0
@@ -288,6 +345,30 @@ def _archive(run: Run) -> Archive | Absent:
     return Archive(counts=total, n_rows=pointer.n_rows, n_flagged=n_flagged)
 
 
+def lineage_hash(run: Run, results: pd.DataFrame) -> str:
+    """Short hash of all that decides the report's figures: model, plan, scores, evaluation and release.
+
+    Args:
+        run: evaluated.
+        results: its results table.
+
+    Raises:
+        StorageError: the run was not evaluated.
+    """
+    pointers = {name: tables.read_pointer(run.path("scores", name)) for name in (*_LABELS, "archive")}
+    return fingerprint_of(
+        {
+            "run": str(results["run_id"].iloc[0]),
+            "plan": str(results["plan_hash"].iloc[0]),
+            "model": read_manifest_of(run.path("bundle")).model_id,
+            "evaluate": run.finished("evaluate")["fingerprint"],
+            "scores": {name: pointer.version for name, pointer in pointers.items() if pointer is not None},
+            "sarc_ray": __version__,
+            "report": REPORT_VERSION,
+        }
+    )
+
+
 def _lineage(run: Run, results: Results) -> Lineage:
     manifest = read_manifest_of(run.path("bundle"))
     records = {name: _record(run, name) for name in (*_STAGES, "evaluate")}
@@ -301,7 +382,9 @@ def _lineage(run: Run, results: Results) -> Lineage:
         for name, record in records.items()
         if record
     )
+    lineage, configuration = lineage_hash(run, results.table), storage.read_text(run.path("config.yaml"))
     facts = {
+        "Lineage": f"{lineage}, a hash of run, model, plan, scores, evaluation and release; in every figure and table",
         "Run": str(results.table["run_id"].iloc[0]),
         "Model": manifest.model_id,
         "Evaluation plan": str(results.table["plan_hash"].iloc[0]),
@@ -317,7 +400,13 @@ def _lineage(run: Run, results: Results) -> Lineage:
         pointer = tables.read_pointer(run.path("scores", name))
         if pointer is not None:
             facts[f"Score table {name}"] = f"version {pointer.version}, {pointer.n_rows:,} rows"
-    return Lineage(facts=facts, stages=stages, configuration=storage.read_text(run.path("config.yaml")))
+    return Lineage(
+        hash=lineage,
+        facts=facts,
+        stages=stages,
+        configuration=configuration,
+        settings=yaml.safe_load(configuration),
+    )
 
 
 def _plain(value: Any) -> str:

@@ -13,6 +13,7 @@ from sarc_ray.bundle import load_bundle
 from sarc_ray.config import to_mapping
 from sarc_ray.errors import StorageError
 from sarc_ray.evaluation.results import evaluate_dataset
+from sarc_ray.evaluation.sensitivity import compare, sensitivity_table
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.imaging.preprocess import process_image
 from sarc_ray.report.content import Absent
@@ -143,6 +144,8 @@ def test_gathers_what_the_run_holds(finished):
     assert report.training_scale["alm_kg"] == pytest.approx((training["alm_kg"].mean(), training["alm_kg"].std(ddof=0)))
     assert report.cohorts[0].parts == {"Training": 12, "Tuning": 4, "Internal test": N - 16}
     assert list(report.table_one) == ["Derivation cohort", "Internal test set"]
+    described = table_one(report.test_sets[0].frame)
+    pd.testing.assert_frame_equal(report.table_one["Internal test set"], described, check_dtype=False)
     assert isinstance(report.archive, Absent)
     assert not report.simulated
     bundle = load_bundle(run.path("bundle"))
@@ -178,6 +181,38 @@ def test_the_ladder_is_shown_where_it_was_climbed(copied, finished):
     assert reporting.gather(run).ladder.equals(table)
 
 
+def test_a_sensitivity_analysis_is_shown_where_it_was_made(copied):
+    run = run_config(copied)
+    assert "sarc-ray sensitivity" in reporting.gather(run).retrained.reason
+    mine = intake.labelled_scores(run, "test_internal")
+    other = mine.assign(score=1 - mine["score"])
+    row = compare(mine, other, dataset="test_internal", confidence_level=0.95)
+    table = sensitivity_table("over_60", [row], training_patients=9, training_patients_all=16)
+    storage.write_table(run.path("results", "sensitivity_over_60.csv"), table)
+    (away,) = reporting.gather(run).retrained
+    assert away.scores == {}
+    scores = tables.read(run.path("scores", "test_internal"))
+    seal(run.path("sensitivity", "over_60", "scores", "test_internal"), scores.assign(score=1 - scores["score"]))
+    (found,) = reporting.gather(run).retrained
+    assert found.label == "trained on patients older than 60"
+    assert found.table["training_patients"].tolist() == [9]
+    both = found.scores["test_internal"]
+    assert len(both) == len(mine)
+    np.testing.assert_allclose(both["score_analysis"], 1 - both["score_all"])
+    np.testing.assert_array_equal(both["outcome"], mine["outcome"])
+
+
+def test_the_lineage_is_a_hash_of_what_decides_the_figures(copied):
+    run = run_config(copied)
+    before = reporting.gather(run).lineage
+    assert before.hash == reporting.lineage_hash(run, storage.read_table(run.path("results", "results.parquet")))
+    assert before.settings["run"]["name"] == "demo"
+    assert before.hash in before.facts["Lineage"]
+    record = storage.read_json(run.path("stages", "evaluate.json"))
+    storage.write_json(run.path("stages", "evaluate.json"), record | {"fingerprint": "other"})
+    assert reporting.gather(run).lineage.hash != before.hash
+
+
 def test_heat_maps_are_of_the_chosen_patients(finished):
     report = reporting.gather(run_config(finished / "run"))
     frame = report.test_sets[0].frame
@@ -193,9 +228,10 @@ def test_heat_maps_are_of_the_chosen_patients(finished):
 def test_writes_once_and_names_nobody(copied):
     run = run_config(copied)
     record = reporting.report(run)
-    # flow, ROC, calibration, three kinds and error against uncertainty of two targets, SHAP, permutation importance,
-    # partial dependence, Grad-CAM
-    assert record["facts"]["figures"] == 1 + 1 + 1 + 3 * 2 + 2 + 3 + 1
+    # flow; ROC, precision-recall, distribution, calibration, decision curve; three kinds and error against uncertainty
+    # of two targets; SHAP, permutation importance, partial dependence, Grad-CAM
+    assert record["facts"]["figures"] == 1 + 5 + 3 * 2 + 2 + 3 + 1
+    assert record["facts"]["lineage"] == reporting.gather(run).lineage.hash
     text = (copied / "report" / "index.html").read_text(encoding="utf-8")
     assert "No external test set" in text
     assert "No archive" in text

@@ -185,18 +185,40 @@ class Archive:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Retrained:
+    """A sensitivity analysis: a model that learned from some of the patients beside the one that learned from all.
+
+    Attributes:
+        name: of the analysis.
+        label: in words.
+        table: of :mod:`sarc_ray.evaluation.sensitivity`, one row per test set.
+        scores: by test set the patients who have both: ``outcome, score_all, score_analysis``; without a test set
+            whose scores are away.
+    """
+
+    name: str
+    label: str
+    table: pd.DataFrame
+    scores: Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Lineage:
     """Where the report comes from.
 
     Attributes:
+        hash: short hash of all that decides the report's figures; it stands in every figure and every CSV file.
         facts: name to value: run, model, plan, versions.
         stages: ``stage, fingerprint, seconds, facts``.
         configuration: the resolved configuration as YAML.
+        settings: the same as plain mappings.
     """
 
+    hash: str
     facts: Mapping[str, str]
     stages: pd.DataFrame
     configuration: str
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -258,6 +280,7 @@ class Report:
         operating: what was decided about calibration and threshold.
         search: the algorithms and which was chosen.
         ladder: table of :mod:`sarc_ray.evaluation.ladder`.
+        retrained: sensitivity analyses that were made.
         shap: the SHAP values.
         importance: permutation importance.
         dependence: partial dependence.
@@ -284,6 +307,7 @@ class Report:
     operating: Operating
     search: Search | Absent
     ladder: pd.DataFrame | Absent
+    retrained: tuple[Retrained, ...] | Absent
     shap: ShapValues | Absent
     importance: Importance | Absent
     dependence: Dependence | Absent

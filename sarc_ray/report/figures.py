@@ -34,7 +34,7 @@ def roc_figure(report: Report, test_set: TestSet) -> style.Figure | Absent:
     """
     row = report.results.row(test_set.name, "auroc")
     if row is None or np.isnan(row["estimate"]):
-        return Absent(reason=_why(row, f"No ROC curve for the {test_set.label.lower()}"))
+        return Absent(reason=why_absent(row, f"No ROC curve for the {test_set.label.lower()}"))
     curves = [("SARC-CXR", "score", style.BLUE, "-", row)]
     sarc_f = report.results.row(test_set.name, "auroc_delong", score="sarc_f")
     if sarc_f is not None and not np.isnan(sarc_f["estimate"]):
@@ -43,7 +43,7 @@ def roc_figure(report: Report, test_set: TestSet) -> style.Figure | Absent:
     with style.canvas(style.WIDTH_IN, 4.7) as figure:
         axes = figure.subplots()
         for label, column, colour, dash, found in curves:
-            curve = roc_curve(*_labelled(test_set.frame, column))
+            curve = roc_curve(*labelled(test_set.frame, column))
             axes.plot(
                 100 * curve.fpr, 100 * curve.tpr, dash, color=colour, lw=2, label=f"{label} {words.estimate(found)}"
             )
@@ -76,8 +76,8 @@ def calibration_figure(report: Report, test_set: TestSet) -> style.Figure | Abse
     """Calibration: bins with intervals, a smooth curve, and the scores' distribution by outcome beneath."""
     row = report.results.row(test_set.name, "brier")
     if row is None or np.isnan(row["estimate"]):
-        return Absent(reason=_why(row, f"No calibration plot for the {test_set.label.lower()}"))
-    label_N, score_N = _labelled(test_set.frame, "score")
+        return Absent(reason=why_absent(row, f"No calibration plot for the {test_set.label.lower()}"))
+    label_N, score_N = labelled(test_set.frame, "score")
     bins = pd.DataFrame(
         {
             "part": "bin",
@@ -117,14 +117,15 @@ def calibration_figure(report: Report, test_set: TestSet) -> style.Figure | Abse
     )
 
 
-def _labelled(frame: pd.DataFrame, column: str) -> tuple[Float, Float]:
+def labelled(frame: pd.DataFrame, column: str) -> tuple[Float, Float]:
     """Outcome and a score of the rows that were scored and have both."""
     label_N, score_N, value_N = (numbers(frame, name) for name in ("outcome", "score", column))
     known_N = ~(np.isnan(label_N) | np.isnan(score_N) | np.isnan(value_N))
     return label_N[known_N], value_N[known_N]
 
 
-def _why(row: Mapping[str, Any] | None, what: str) -> str:
+def why_absent(row: Mapping[str, Any] | None, what: str) -> str:
+    """The sentence in place of a figure whose result row is missing or holds no number."""
     return f"{what}: {'it was not evaluated' if row is None else row['na_reason']}."
 
 

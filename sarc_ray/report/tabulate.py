@@ -67,17 +67,19 @@ def table_one_view(report: Report) -> Table | Absent:
         for table in lines.values():
             found = table.loc[variable] if variable in table.index else {}
             cells += [_printed(found.get(name, "")) for name in ("with", "without", "p")]
+            cells += [words.number(float(found.get("smd", np.nan)), 2), _missing(found)]
         rows.append(tuple(cells))
     return Table(
         name="table-1",
         title=f"Table 1. Clinical characteristics of patients with and without {report.outcome}",
-        groups=(("", 1), *((label, 3) for label in tables)),
-        columns=("", *("With", "Without", "p") * len(tables)),
+        groups=(("", 1), *((label, 5) for label in tables)),
+        columns=("", *("With", "Without", "p", "SMD", "Missing") * len(tables)),
         rows=tuple(rows),
         note=(
             "Mean \u00b1 SD with the pooled t-test, median [quartiles] with the Wilcoxon rank-sum test, n (%) with the "
-            "chi-square test without Yates's correction; two-sided. Patients without the value are left out; the CSV "
-            "counts them and gives standardised differences."
+            "chi-square test without Yates's correction; two-sided. SMD: standardised difference, with minus without. "
+            "Patients without the value (Missing) are left out of that line; in the first line: those without the "
+            "outcome known."
         ),
         numbers=pd.concat([table.assign(cohort=label) for label, table in tables.items()], ignore_index=True),
     )
@@ -217,6 +219,10 @@ def _cells(report: Report, dataset: str, metric: str, kept: list[Mapping[str, An
     if _ideal_known(report):
         cells.append(words.NOT_DEFINED if ideal is None else words.number(ideal["estimate"]))
     return cells
+
+
+def _missing(line: Mapping[str, Any]) -> str:
+    return words.number(float(line.get("n_missing", np.nan)), 0)
 
 
 def _printed(value: Any) -> str:

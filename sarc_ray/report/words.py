@@ -10,6 +10,7 @@ from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.evaluation.table_one import format_p
 
 DASH = "\u2013"
+AT_LEAST = "\u2265"
 NOT_DEFINED = DASH
 _SEXES = {"F": "Woman", "M": "Man"}
 _CLINICAL = {

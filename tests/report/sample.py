@@ -1,14 +1,17 @@
 """A report's content made up from a seed, with canaries where patients' names would be."""
 
 import dataclasses
+import importlib.resources
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from sarc_ray.cohort.selection import FlowStep
 from sarc_ray.evaluation.algorithm_table import algorithm_table, cross_validated
 from sarc_ray.evaluation.ladder import LadderPlan, ladder_rows
 from sarc_ray.evaluation.results import evaluate_dataset
+from sarc_ray.evaluation.sensitivity import compare, sensitivity_table
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.report.content import (
     Archive,
@@ -20,6 +23,7 @@ from sarc_ray.report.content import (
     Operating,
     Report,
     Results,
+    Retrained,
     Search,
     ShapValues,
     TestSet,
@@ -199,6 +203,32 @@ def make_ladder(frames):
     return pd.concat(parts, ignore_index=True)
 
 
+def make_retrained(frames):
+    """A model that learned from fewer patients and ranks a little worse."""
+    rng = np.random.default_rng(6)
+    rows, scores = [], {}
+    for dataset, frame in frames.items():
+        other = frame.assign(score=np.clip(frame["score"] + rng.normal(0, 0.2, len(frame)), 0, 1))
+        rows.append(compare(frame, other, dataset=dataset, confidence_level=0.95))
+        known = frame["score"].notna() & frame["outcome"].notna()
+        scores[dataset] = pd.DataFrame(
+            {"outcome": frame["outcome"], "score_all": frame["score"], "score_analysis": other["score"]}
+        )[known].reset_index(drop=True)
+    table = sensitivity_table("over_60", rows, training_patients=120, training_patients_all=200)
+    return (Retrained(name="over_60", label="trained on patients older than 60", table=table, scores=scores),)
+
+
+def make_lineage():
+    preset = importlib.resources.files("sarc_ray").joinpath("presets", "demo.yaml").read_text(encoding="utf-8")
+    return Lineage(
+        hash="0123456789abcdef",
+        facts={"Model": "abc", "SARC-Ray": "0", "Stage 2": "extra trees"},
+        stages=pd.DataFrame({"stage": ["train"], "fingerprint": ["f"], "seconds": [1.0], "facts": ["x: 1"]}),
+        configuration="run: {name: sample}",
+        settings=yaml.safe_load(preset),
+    )
+
+
 def make_report(**changes):
     """Two test sets; SARC-F was not recorded in the external one."""
     internal, truth_internal = make_frame(240, seed=1)
@@ -241,6 +271,7 @@ def make_report(**changes):
         "operating": make_operating(),
         "search": make_search({"test_internal": internal, "test_external": external}),
         "ladder": make_ladder({"test_internal": internal, "test_external": external}),
+        "retrained": make_retrained({"test_internal": internal, "test_external": external}),
         "shap": make_shap(),
         "importance": make_importance(),
         "dependence": make_dependence(),
@@ -248,10 +279,6 @@ def make_report(**changes):
         "archive": Archive(
             counts=pd.DataFrame(counts, columns=["outcome", "reason", "retryable", "n"]), n_rows=100, n_flagged=20
         ),
-        "lineage": Lineage(
-            facts={"Model": "abc", "SARC-Ray": "0"},
-            stages=pd.DataFrame({"stage": ["train"], "fingerprint": ["f"], "seconds": [1.0], "facts": ["x: 1"]}),
-            configuration="run: {name: sample}",
-        ),
+        "lineage": make_lineage(),
     }
     return Report(**(values | changes))
