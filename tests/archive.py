@@ -5,9 +5,12 @@ Its rows are of every kind: radiographs, text files, missing objects, children, 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +31,29 @@ ROOT = Path(__file__).parents[1]
 N_ROWS = 40
 FEATURES = ("age_years", "sex", "bmi_kg_m2", "site")
 _COMMAND = "from sarc_ray.cli import main; main()"
+# Runs command lines, one after another, on one engine: each alone would spend its time on imports.
+_SERVER = """
+import contextlib, io, json, sys, traceback
+from sarc_ray.cli import main
+from sarc_ray.distributed import cluster
+from tests.engine import engine_config
+answers = sys.stdout
+with cluster.session(engine_config(num_cpus=2)):
+    for line in sys.stdin:
+        sys.argv = ["sarc-ray", *json.loads(line)]
+        told = io.StringIO()
+        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+            try:
+                main()
+                code = 0
+            except SystemExit as end:
+                code = end.code or 0
+            except BaseException:
+                traceback.print_exc()
+                code = "traceback"
+        answers.write(json.dumps([code, told.getvalue()]) + chr(10))
+        answers.flush()
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,30 +66,22 @@ class Archive:
     key_file: str
     expected: pd.DataFrame
 
-    def command(self, table: str, *options: str) -> list[str]:
-        """The command line that scores the archive into a table."""
+    def arguments(self, table: str, *options: str) -> list[str]:
+        """Arguments of the command that scores the archive into a table."""
         settings = {"score.key_file": self.key_file, "engine.num_cpus": 2, "engine.scorers": 1}
         settings |= {"engine.rows_per_block": 2, "engine.seconds_per_fetch": 20}
         places = ["--bundle", self.bundle, "--manifest", self.manifest, "--to", table]
         own = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-        return [sys.executable, "-W", "ignore", "-c", _COMMAND, "score", *places, *own, *options]
+        return ["score", *places, *own, *options]
 
-    def start(self, table: str, *options: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start the command; what it says goes to its pipes."""
-        return subprocess.Popen(
-            self.command(table, *options),
-            cwd=ROOT,
-            env={**os.environ, **(environment or {}), "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    def start(self, table: str) -> subprocess.Popen[str]:
+        """Start the command as a process with an engine of its own; what it says goes to its pipes."""
+        return _start(_COMMAND, *self.arguments(table))
 
-    def score(self, table: str, *options: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
-        """Run the command to its end: its exit code, and all that it said."""
-        process = self.start(table, *options, environment=environment)
-        out, told = process.communicate(timeout=600)
+    def score(self, table: str) -> tuple[int, str]:
+        """Run the command as a process to its end: its exit code, and all that it said."""
+        process = self.start(table)
+        out, told = process.communicate()
         return process.returncode, out + told
 
     def require_right(self, table: str) -> pd.DataFrame:
@@ -73,6 +91,56 @@ class Archive:
         shared = [name for name in self.expected.columns if name != "run_id"]
         pd.testing.assert_frame_equal(found[shared], self.expected[shared], check_exact=True)
         return found
+
+
+class CommandServer:
+    """A process with an engine of its own that runs command lines."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def begin(self, arguments: list[str]) -> None:
+        """Begin a command."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(arguments) + "\n")
+        self._process.stdin.flush()
+
+    def end(self) -> tuple[int | str, str]:
+        """Wait until it ends: its exit code, and all that it said."""
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        assert answer, "the server of commands has ended"
+        code, told = json.loads(answer)
+        return code, told
+
+    def run(self, arguments: list[str]) -> tuple[int | str, str]:
+        """Run a command to its end."""
+        self.begin(arguments)
+        return self.end()
+
+
+@contextlib.contextmanager
+def command_server(environment: dict[str, str]) -> Iterator[CommandServer]:
+    """Run commands, which see these environment variables too, for the length of the block."""
+    process = _start(_SERVER, environment=environment)
+    try:
+        yield CommandServer(process)
+    finally:
+        process.communicate()  # the end of its input ends it
+
+
+def _start(program: str, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **(environment or {}), "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def make_archive(folder: str, private: Path) -> Archive:

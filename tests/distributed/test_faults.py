@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from sarc_ray import storage, tables
-from tests.archive import N_ROWS, ROOT, make_archive
+from tests.archive import N_ROWS, ROOT, command_server, make_archive
 from tests.fault_proxy import Faults, faulty
 
 pytestmark = pytest.mark.slow
@@ -31,10 +31,25 @@ def archive(s3_server, tmp_path_factory):
     return make_archive("s3://tests/faults", tmp_path_factory.mktemp("faults"))
 
 
+@pytest.fixture(scope="module")
+def served(s3_server):
+    """The faulty store, and a server of commands that speaks to it."""
+    with faulty(s3_server) as (proxy, environment), command_server(environment) as server:
+        yield proxy, server
+
+
 @pytest.fixture
-def faulty_store(s3_server):
-    with faulty(s3_server) as (proxy, environment):
-        yield proxy, environment
+def proxy(served):
+    """The store, without a fault so far."""
+    proxy, _ = served
+    proxy.rule, proxy.faults = (lambda method, key: None), Faults()
+    proxy.forget()
+    return proxy
+
+
+@pytest.fixture
+def server(served):
+    return served[1]
 
 
 def images(proxy):
@@ -43,14 +58,13 @@ def images(proxy):
 
 
 def test_a_failing_store_costs_nothing_and_a_retry_touches_what_failed_alone(
-    archive, s3_url, faulty_store, record_property
+    archive, s3_url, proxy, server, record_property
 ):
     """5% of all calls answered with 503, 5% stalled, 1% cut short; and two objects that fail for good at first."""
-    proxy, environment = faulty_store
     failing = {"/tests/faults/images/000.dcm": (503, "SlowDown"), "/tests/faults/images/010.dcm": (0, "")}
     proxy.rule = lambda method, key: failing.get(key)
     proxy.faults = Faults(unavailable=0.05, stalled=0.05, cut=0.01, stall_s=3.0, seed=2)
-    code, told = archive.score(s3_url, environment=environment)
+    code, told = server.run(archive.arguments(s3_url))
     assert code == 0, told
     met = proxy.faults_met()
     record_property("requests", len(proxy.exchanges))
@@ -66,7 +80,7 @@ def test_a_failing_store_costs_nothing_and_a_retry_touches_what_failed_alone(
 
     proxy.rule, proxy.faults = (lambda method, key: None), Faults()
     proxy.forget()
-    code, told = archive.score(s3_url, "--retry", environment=environment)
+    code, told = server.run(archive.arguments(s3_url, "--retry"))
     assert code == 0, told
     assert images(proxy) == {"000.dcm": 1, "010.dcm": 1}
     assert proxy.count("HEAD", "/faults/images/") == {}
@@ -74,10 +88,9 @@ def test_a_failing_store_costs_nothing_and_a_retry_touches_what_failed_alone(
     assert tables.read_pointer(s3_url).n_retryable == 0
 
 
-def test_each_radiograph_is_fetched_once(archive, s3_url, faulty_store):
+def test_each_radiograph_is_fetched_once(archive, s3_url, proxy, server):
     """From the manifest to the table: one GET for each object, no HEAD."""
-    proxy, environment = faulty_store
-    code, told = archive.score(s3_url, environment=environment)
+    code, told = server.run(archive.arguments(s3_url))
     assert code == 0, told
     archive.require_right(s3_url)
     assert images(proxy) == {f"{number:03d}.dcm": 1 for number in range(N_ROWS)}
@@ -85,11 +98,10 @@ def test_each_radiograph_is_fetched_once(archive, s3_url, faulty_store):
 
 
 def test_credentials_that_expire_stop_the_run_and_the_same_command_goes_on(
-    archive, s3_url, faulty_store, record_property
+    archive, s3_url, proxy, server, record_property
 ):
-    proxy, environment = faulty_store
     proxy.rule = lambda method, key: (403, "ExpiredToken") if len(images(proxy)) >= N_ROWS // 2 else None
-    code, told = archive.score(s3_url, environment=environment)
+    code, told = server.run(archive.arguments(s3_url))
     assert code == 3, told
     assert "credentials are missing, wrong or expired" in told
     assert "renew them" in told
@@ -98,16 +110,15 @@ def test_credentials_that_expire_stop_the_run_and_the_same_command_goes_on(
     assert tables.read_pointer(s3_url) is None
     proxy.rule = lambda method, key: None
     proxy.forget()
-    code, told = archive.score(s3_url, environment=environment)
+    code, told = server.run(archive.arguments(s3_url))
     assert code == 0, told
     record_property("fetched_again", sum(images(proxy).values()))
     archive.require_right(s3_url)
 
 
 def test_a_bucket_that_refuses_writes_stops_the_run_and_the_same_command_goes_on(
-    archive, s3_url, faulty_store, record_property
+    archive, s3_url, proxy, server, record_property
 ):
-    proxy, environment = faulty_store
 
     def refuse(method, key):
         return (403, "AccessDenied") if method == "PUT" and "/parts/" in key and n_parts() >= 3 else None
@@ -116,7 +127,7 @@ def test_a_bucket_that_refuses_writes_stops_the_run_and_the_same_command_goes_on
         return sum(1 for key in proxy.count("PUT") if "/parts/" in key)
 
     proxy.rule = refuse
-    code, told = archive.score(s3_url, environment=environment)
+    code, told = server.run(archive.arguments(s3_url))
     assert code == 3, told
     assert "check permissions and free space" in told
     assert REMEDY in told
@@ -124,7 +135,7 @@ def test_a_bucket_that_refuses_writes_stops_the_run_and_the_same_command_goes_on
     assert tables.read_pointer(s3_url) is None
     proxy.rule = lambda method, key: None
     proxy.forget()
-    code, told = archive.score(s3_url, environment=environment)
+    code, told = server.run(archive.arguments(s3_url))
     assert code == 0, told
     record_property("fetched_again", sum(images(proxy).values()))
     assert sum(images(proxy).values()) < N_ROWS  # what was written is not fetched again
@@ -143,10 +154,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_a_full_disk_stops_the_run_and_with_room_the_same_command_goes_on(archive, small_disk):
+def test_a_full_disk_stops_the_run_and_with_room_the_same_command_goes_on(archive, proxy, server, small_disk):
     table = str(small_disk / "scores")
     (small_disk / "filler").write_bytes(b"x" * 60_000)
-    code, told = archive.score(table)
+    code, told = server.run(archive.arguments(table))
     assert code == 3, told
     assert "No space left on device" in told
     assert "free space" in told
@@ -154,7 +165,7 @@ def test_a_full_disk_stops_the_run_and_with_room_the_same_command_goes_on(archiv
     assert "Traceback" not in told
     assert tables.read_pointer(table) is None
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    code, told = archive.score(table)
+    code, told = server.run(archive.arguments(table))
     assert code == 0, told
     archive.require_right(table)
 
@@ -182,32 +193,27 @@ def workers_of(pid, kind):
     return found
 
 
-def wait_for(condition, process):
-    deadline = time.monotonic() + 300.0
+def wait_for(condition):
+    deadline = time.monotonic() + 900.0
     while not (found := condition()):
-        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.02)
     return found
 
 
-def test_killed_workers_cost_nothing(archive, tmp_path, record_property):
+def test_killed_workers_cost_nothing(archive, proxy, server, tmp_path, record_property):
     """Readers and the scorer, by kill -9 in the middle of their work."""
     table = str(tmp_path / "scores")
-    process = archive.start(table)
+    server.begin(archive.arguments(table))
     killed = []
-    try:
-        for kind in ("Map", "Score", "Map"):
-            worker = wait_for(lambda kind=kind: workers_of(process.pid, kind), process)[0]
-            os.kill(worker, signal.SIGKILL)
-            killed.append(kind)
-            time.sleep(0.3)
-        out, told = process.communicate(timeout=600)
-    finally:
-        process.kill()
-        process.wait()
+    for kind in ("Map", "Score", "Map"):
+        worker = wait_for(lambda kind=kind: workers_of(server.pid, kind))[0]
+        os.kill(worker, signal.SIGKILL)
+        killed.append(kind)
+        time.sleep(0.3)
+    code, told = server.end()
     record_property("killed", killed)
-    assert process.returncode == 0, out + told
+    assert code == 0, told
     archive.require_right(table)
 
 
