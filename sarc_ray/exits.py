@@ -28,6 +28,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int, str], ...] = (
 USAGE = 2
 REFUSED = 4
 GOAL_MISSED = 7
+DIFFERS = 8
 INTERRUPTED = 130
 TERMINATED = 143
 

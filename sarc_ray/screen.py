@@ -20,6 +20,7 @@ from sarc_ray.explaining import TABLE, Explained
 if TYPE_CHECKING:  # who only explains an image need not wait for the engine's imports
     from sarc_ray.pipeline import Tell
     from sarc_ray.run import Run
+    from sarc_ray.verifying import Verification
 
 
 @contextlib.contextmanager
@@ -86,6 +87,20 @@ def print_goals(console: Console, goals: pd.DataFrame) -> None:
         met = "[green]yes[/]" if row.met else "[bold red]no[/]"
         table.add_row(row.outcome, row.metric, row.allowed, _number(row.found), met, _number(row.study_size))
     console.print(table)
+
+
+def print_verification(console: Console, verification: Verification) -> None:
+    """What was compared, and each number that is another one."""
+    for difference in verification.differences:
+        console.print(difference, markup=False, highlight=False, soft_wrap=True)
+    found = len(verification.differences)
+    said = "all agree" if not found else f"{found} difference{'s' if found > 1 else ''}"
+    console.print(
+        f"{verification.cells:,} cells of {verification.tables} tables and the pages' texts made again, lineage "
+        f"{verification.lineage}: {said}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def print_sensitivity(console: Console, table: pd.DataFrame) -> None:

@@ -31,7 +31,7 @@ ORDER = (
     ("checkup",),
     ("ladder",),
     ("evaluating",),
-    ("pipeline", "reporting", "held_out", "explaining", "recalibrating"),
+    ("pipeline", "reporting", "verifying", "held_out", "explaining", "recalibrating"),
     (
         "demo",
         "proof",

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sarc_ray import intake, pipeline, stages, storage, tables
+from sarc_ray import intake, pipeline, reporting, stages, storage, tables
 from sarc_ray.bundle import load_bundle, read_manifest_of, require_preprocessing, verify_bundle
 from sarc_ray.distributed import train
 from sarc_ray.errors import (
@@ -22,6 +22,7 @@ from sarc_ray.evaluation.rows import COLUMNS
 from sarc_ray.external_site import SiteRequest, evaluate_site, site_run
 from sarc_ray.privacy import create_key_file
 from sarc_ray.run import load_run
+from sarc_ray.verifying import verify
 
 SMALL = (
     "simulate.derivation_n=150",
@@ -320,6 +321,32 @@ def test_another_sites_table_gets_what_the_external_test_set_gets(run, tmp_path)
         )
         assert len(found) > 0
         np.testing.assert_allclose(found["estimate"], expected["estimate"], err_msg=metric)
+
+
+def test_a_report_is_verified_until_someone_changes_a_number(run):
+    reporting.report(run)
+    found = verify(run, pipeline.silent)
+    assert found.differences == ()
+    assert (found.tables > 20, found.cells > 5000, found.lineage) == (
+        True,
+        True,
+        run.finished("report")["facts"]["lineage"],
+    )
+    page = run.path("report", "index.html")
+    table = run.path("results", "results.parquet")
+    kept = {uri: storage.read_bytes(uri) for uri in (page, table)}
+    auroc = float(storage.read_table(run.path("results", "headline.parquet"))["attained"][0])
+    text = storage.read_text(page)
+    assert f"{auroc:.3f}" in text
+    storage.write_text(page, text.replace(f"{auroc:.3f}", "0.999"))
+    assert any("index.html: shows" in line and "0.999" in line for line in verify(run, pipeline.silent).differences)
+    storage.write_bytes(page, kept[page])
+    results = storage.read_table(table)
+    results.loc[5, "estimate"] += 0.01
+    storage.write_table(table, results)
+    assert any("results.parquet: row 6, estimate" in line for line in verify(run, pipeline.silent).differences)
+    storage.write_bytes(table, kept[table])
+    assert verify(run, pipeline.silent).differences == ()
 
 
 def test_the_same_command_again_does_nothing_and_a_change_redoes_what_depends_on_it(run, settings):

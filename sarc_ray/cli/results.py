@@ -60,13 +60,32 @@ def evaluate(
     screen.print_headline(console, run)
 
 
-@app.command(epilog="Example: sarc-ray report run.yaml")
-def report(config: ConfigArgument, set_: SetOption = None) -> None:
-    """Draw an evaluated run as one HTML folder that opens from disk."""
+@app.command(epilog="Examples: sarc-ray report run.yaml; sarc-ray report run.yaml --verify")
+def report(
+    config: ConfigArgument,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Draw nothing: compute every number again and compare.")
+    ] = False,
+    set_: SetOption = None,
+) -> None:
+    """Draw an evaluated run as one HTML folder that opens from disk.
+
+    With --verify, exit code 8 where a number or its lineage differs from what the report shows.
+    """
     from sarc_ray import reporting
     from sarc_ray.report.html import PAGE
 
     run = load(config, set_)
+    if verify:
+        from sarc_ray import screen
+        from sarc_ray.verifying import verify as verify_report
+
+        with screen.stage_progress(console, "verify") as tell:
+            verification = verify_report(run, tell)
+        screen.print_verification(console, verification)
+        if verification.differences:
+            raise typer.Exit(exits.DIFFERS)
+        return
     run_stage(run, "report", reporting.report)
     console.print(f"open {run.path('report', PAGE)} in a browser", highlight=False, soft_wrap=True)
 

@@ -1,0 +1,182 @@
+"""``sarc-ray report --verify``: every number of a finished report computed again from the run's tables, and compared.
+
+Two steps. The tables in ``results/`` are computed again from scores and labels by the plan that lies beside them. Then
+the report is drawn again into a scratch folder, and its numbers, its texts and its lineage are compared with those that
+are shown. Pictures are left out: the numbers behind each are compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sarc_ray import evaluating, intake, ladder, reporting, stages, storage
+from sarc_ray.errors import StorageError
+from sarc_ray.evaluation.results import headline_table
+from sarc_ray.evaluation.table_one import table_one
+from sarc_ray.plans import plan_in_force
+from sarc_ray.report.html import MANUSCRIPT, PAGE, TRIPOD_PAGE, write_report
+from sarc_ray.run import Run
+from sarc_ray.run_stage2 import finalists_table
+
+# Sums in another order, and numbers that went through a CSV file.
+_RELATIVE, _ABSOLUTE = 1e-9, 1e-12
+_PICTURE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
+_LINEAGE = re.compile(r"[Ll]ineage ([0-9a-f]{16})")
+_SHOWN, _LINES = 60, 5
+Tables = dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """What came of it.
+
+    Attributes:
+        tables: tables that were compared.
+        cells: cells in them.
+        lineage: that the run's tables have now.
+        differences: in words, where a shown value is another one; empty where all agree.
+    """
+
+    tables: int
+    cells: int
+    lineage: str
+    differences: tuple[str, ...]
+
+
+def verify(run: Run, tell: evaluating.Tell) -> Verification:
+    """Compute again and compare.
+
+    Args:
+        run: with a report.
+        tell: progress.
+
+    Raises:
+        ConfigError: settings or data have changed since the run was evaluated, or its plan is of another version.
+        StorageError: there is no report, or a table or picture that it was drawn from cannot be read.
+    """
+    stages.finished(run, "evaluate")
+    drawn = run.finished("report")["facts"]
+    pairs = list(_results(run, tell))
+    content = reporting.gather(run)
+    unread = reporting.unread(content) - drawn["pictures_unread"]
+    if unread > 0:
+        raise StorageError(
+            f"{unread} pictures of the report cannot be read any more, and it cannot be drawn again; bring them back"
+        )
+    with tempfile.TemporaryDirectory(prefix="sarc-ray-verify-") as scratch:
+        write_report(scratch, content)
+        tell("report", 1, 1)
+        pairs += _numbers(run, scratch)
+        found = list(_pages(run, scratch))
+    for name, (shown, again) in pairs:
+        found += differences(name, shown, again)
+    return Verification(
+        tables=len(pairs),
+        cells=sum(again.size for _, (_, again) in pairs),
+        lineage=content.lineage.hash,
+        differences=tuple([*_lineages(run, content.lineage.hash), *found]),
+    )
+
+
+Pair = tuple[str, tuple[pd.DataFrame | None, pd.DataFrame]]
+
+
+def _results(run: Run, tell: evaluating.Tell) -> Iterator[Pair]:
+    """Tables of ``results/`` as they lie there, and made again from scores and labels."""
+    datasets = stages.labelled_datasets(run.config)
+    plan = plan_in_force(run)
+    frames = {dataset: intake.labelled_scores(run, dataset) for dataset in datasets}
+    results = evaluating.results_of(run, plan, frames, tell)
+    made: dict[str, Callable[[], pd.DataFrame]] = {
+        "results.parquet": lambda: results,
+        "headline.parquet": lambda: headline_table(results, interval_level=plan.config.interval_level),
+        "algorithms.parquet": lambda: finalists_table(run, datasets),
+        "ladder.parquet": lambda: ladder.climb(run, datasets),
+        **{f"table_one_{name}.csv": _table_one(frame) for name, frame in frames.items()},
+    }
+    for name, make in made.items():
+        uri = run.path("results", name)
+        if storage.exists(uri):
+            yield f"results/{name}", (storage.read_table(uri), make())
+
+
+def _table_one(frame: pd.DataFrame) -> Callable[[], pd.DataFrame]:
+    return lambda: table_one(frame)
+
+
+def _numbers(run: Run, scratch: str) -> Iterator[Pair]:
+    """The numbers behind every table and figure: of the report, and of the one that was drawn now."""
+    for uri in storage.list_files(storage.join(scratch, MANUSCRIPT), ".csv"):
+        name = uri.rsplit("/", 1)[-1]
+        shown = run.path("report", MANUSCRIPT, name)
+        known = storage.read_table(shown) if storage.exists(shown) else None
+        yield f"report/{MANUSCRIPT}/{name}", (known, storage.read_table(uri))
+
+
+def _pages(run: Run, scratch: str) -> Iterator[str]:
+    """Where a page says something else than the one that was drawn now."""
+    for name in (PAGE, TRIPOD_PAGE):
+        uri = run.path("report", name)
+        if not storage.exists(uri):
+            yield f"report/{name}: missing"
+            continue
+        shown, again = (_PICTURE.sub("", storage.read_text(page)) for page in (uri, storage.join(scratch, name)))
+        lines = zip(shown.splitlines(), again.splitlines(), strict=False)
+        for before, after in itertools.islice((pair for pair in lines if pair[0] != pair[1]), _LINES):
+            alike = sum(
+                1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False))
+            )
+            start = max(0, alike - _SHOWN // 3)
+            yield f"report/{name}: shows {before[start : start + _SHOWN]!r}, is {after[start : start + _SHOWN]!r}"
+        if len(shown.splitlines()) != len(again.splitlines()):
+            yield f"report/{name}: has {len(shown.splitlines())} lines, is {len(again.splitlines())}"
+
+
+def _lineages(run: Run, lineage: str) -> Iterator[str]:
+    for name in (PAGE, TRIPOD_PAGE):
+        uri = run.path("report", name)
+        text = storage.read_text(uri) if storage.exists(uri) else ""
+        for other in sorted(set(_LINEAGE.findall(text)) - {lineage}):
+            yield f"report/{name}: lineage {other}, is {lineage}"
+
+
+def differences(name: str, shown: pd.DataFrame | None, again: pd.DataFrame) -> Iterator[str]:
+    """Where a table that is shown is another one than that made again, in words.
+
+    Args:
+        name: of the table.
+        shown: None where it is missing.
+        again: made again.
+    """
+    if shown is None:
+        yield f"{name}: missing"
+        return
+    if list(shown.columns) != list(again.columns) or len(shown) != len(again):
+        yield (
+            f"{name}: has {len(shown)} rows of {', '.join(map(str, shown.columns))}; is {len(again)} rows of "
+            f"{', '.join(map(str, again.columns))}"
+        )
+        return
+    for column in again.columns:
+        differs_N = _differs(shown[column], again[column])
+        for row in np.flatnonzero(differs_N)[:3]:
+            yield f"{name}: row {row + 1}, {column}: shows {shown[column].iloc[row]}, is {again[column].iloc[row]}"
+        if differs_N.sum() > 3:
+            yield f"{name}: {column}: {int(differs_N.sum())} rows differ"
+
+
+def _differs(shown: pd.Series, again: pd.Series) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Numbers beyond rounding, texts that are not the same; missing equals missing, and an empty text."""
+    if all(pd.api.types.is_numeric_dtype(part) and not pd.api.types.is_bool_dtype(part) for part in (shown, again)):
+        a_N, b_N = (part.to_numpy(dtype=np.float64, na_value=np.nan) for part in (shown, again))
+        return ~np.isclose(a_N, b_N, rtol=_RELATIVE, atol=_ABSOLUTE, equal_nan=True)
+    a_N, b_N = (part.astype(object).where(part.notna(), "").astype(str).to_numpy() for part in (shown, again))
+    return np.asarray(a_N != b_N)
