@@ -98,6 +98,7 @@ def test_the_reference_names_every_exit_code():
     own = {
         exits.REFUSED,
         exits.GOAL_MISSED,
+        exits.DIFFERS,
         exits.INTERRUPTED,
         exits.TERMINATED,
         *(code for _, code, _ in exits.EXIT_CODES),
