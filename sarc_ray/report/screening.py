@@ -12,14 +12,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from sarc_ray.cohort.definitions import SARC_F_CUTOFF
 from sarc_ray.report import style, words
 from sarc_ray.report.content import Absent, Float, Report, TestSet
 from sarc_ray.report.figures import labelled, why_absent
 from sarc_ray.stats.decision import decision_curve
 from sarc_ray.stats.discrimination import auprc, pr_curve
 
-# The cut-off at which SARC-F calls a patient positive (Malmstrom et al. 2016).
-SARC_F_CUT = 4
+SARC_F_CUT = int(SARC_F_CUTOFF)
 _N_BINS = 25
 # Threshold probabilities are shown up to at least this, and up to three times the prevalence.
 _TOP_AT_LEAST, _TOP_PREVALENCES = 0.5, 3.0

@@ -3,9 +3,9 @@
 Random forest, regularised logistic regression, extreme gradient boosting, extra trees and light gradient boosting are
 the paper's (Ryu et al. 2023, "Step 2"); it does not publish its search spaces. Ours are made for what stage 2 sees:
 some hundreds of patients, a tenth to a fifth of them with the outcome, about nine features of which several say
-nearly the same thing. So trees are kept shallow or their leaves large, boosted ensembles have at most 300 trees, forests
-have 200, and class weighting is searched rather than decided, because it moves probabilities (which calibration mends)
-but may also help or hurt the ranking.
+nearly the same thing. So trees are kept shallow or their leaves large, boosted ensembles have at most 300 trees and
+forests 200, and class weighting is searched rather than decided, because it moves probabilities (which calibration
+mends) but may also help or hurt the ranking.
 
 References:
     Probst P, Boulesteix A-L (2018). To tune or not to tune the number of trees in random forest. Journal of Machine
