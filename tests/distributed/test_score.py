@@ -244,6 +244,10 @@ def test_an_interrupted_run_goes_on_from_its_parts(ray_session, tmp_path, rows):
 
     def fail_at_the_end(batch):
         if "039.dcm" in "".join(batch["image_uri"].to_pylist()):
+            # The engine orders blocks as it likes: not before another one is on record.
+            deadline_s = time.monotonic() + 60
+            while not any(tmp_path.rglob("checkpoint/**/*.parquet")) and time.monotonic() < deadline_s:
+                time.sleep(0.1)
             raise RuntimeError("killed")
         return outcome(batch, "first")
 
