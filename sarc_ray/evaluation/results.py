@@ -142,15 +142,32 @@ def with_unplanned(results: pd.DataFrame, plan: EvaluationPlan, whole: Evaluatio
         known = set(zip(rows["outcome"], rows["score"], rows["metric"], rows["subgroup"], strict=True))
         asked = {(whole.outcome_name, "score"): whole.outcome_metrics}
         asked |= {(name, f"{name}_mu"): whole.target_metrics for name in whole.target_names}
-        for subgroup in rows["subgroup"].unique():
+        for subgroup in filter(_is_stratum, map(str, rows["subgroup"].unique())):
             for (outcome, score), methods in asked.items():
-                key = Key(outcome=outcome, score=score, subgroup=str(subgroup), n=0, n_events=0)
+                key = _sized_key(rows, outcome, score, subgroup)
                 left_out = {
                     name: method for name, method in methods.items() if (outcome, score, name, subgroup) not in known
                 }
                 sheet.add_missing(key, left_out, "the evaluation plan left it out")
         parts.append(sheet.to_frame())
     return pd.concat(parts, ignore_index=True)
+
+
+def _is_stratum(subgroup: str) -> bool:
+    """Whether these are rows of patients; a planned column that the data set lacks stands there by its name alone."""
+    return subgroup == ALL_ROWS or "=" in subgroup
+
+
+def _sized_key(rows: pd.DataFrame, outcome: str, score: str, subgroup: str) -> Key:
+    """The key of a score's figures, with the sizes that its own rows state; zero where the plan left all of it out."""
+    same = (rows["outcome"] == outcome) & (rows["score"] == score) & (rows["subgroup"] == subgroup)
+    sizes = rows.loc[same & (rows["comparator"] == "") & (rows["method"] != "count"), ["n", "n_events"]]
+    if sizes.empty:
+        return Key(outcome=outcome, score=score, subgroup=subgroup, n=0, n_events=0)
+    n, n_events = sizes.iloc[0]
+    return Key(
+        outcome=outcome, score=score, subgroup=subgroup, n=int(n), n_events=None if pd.isna(n_events) else int(n_events)
+    )
 
 
 def headline_table(results: pd.DataFrame, *, interval_level: float) -> pd.DataFrame:

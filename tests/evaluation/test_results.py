@@ -552,3 +552,21 @@ def test_readers_find_a_reason_for_what_the_plan_left_out(cohort):
     assert pick(filled, "mae", outcome="crt_s", score="crt_s_mu")["plan_hash"] == plan.plan_hash
     assert not filled.duplicated(["dataset", "outcome", "score", "comparator", "metric", "subgroup"]).any()
     assert with_unplanned(results, plan, plan) is results
+
+
+def test_rows_of_what_was_left_out_state_the_sizes_of_the_rows_that_are_there(cohort):
+    settings = make_config(subgroups=("sex", "ward"), age_band_edges_years=())
+    whole = make_plan(settings, ["alm_kg", "crt_s"])
+    plan = read_plan("outcomes: [sarcopenia, alm_kg]\nmetrics: [brier, mae]", whole, where="plan.yaml")
+    results = evaluate_by_plan(cohort[0], plan, dataset="test_internal", seed=3, run_id="run-1")
+    filled = with_unplanned(results, plan, whole)
+    for subgroup in ("all", "sex=F"):
+        known, left_out = (pick(filled, name, subgroup=subgroup) for name in ("brier", "auroc"))
+        assert left_out["na_reason"] == "the evaluation plan left it out"
+        assert (left_out["n"], left_out["n_events"]) == (known["n"], known["n_events"])
+        assert left_out["n_events"] > 0
+    target = {"outcome": "alm_kg", "score": "alm_kg_mu"}
+    assert pick(filled, "ccc", **target)["n"] == pick(filled, "mae", **target)["n"] > 0
+    assert pick(filled, "ccc", outcome="crt_s", score="crt_s_mu")["n"] == 0
+    # A column that the data set lacks is no stratum.
+    assert filled.loc[filled["subgroup"] == "ward", "metric"].tolist() == ["subgroup"]
