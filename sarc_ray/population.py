@@ -19,6 +19,8 @@ from sarc_ray.run import Run, load_run
 
 GROUPINGS = ("sex", "age_band", "site")
 COUNTS = ("n_rows", "n_scored", "n_flagged")
+# What each count is a part of.
+_WHOLE = {"n_rows": "n_rows", "n_scored": "n_rows", "n_flagged": "n_scored"}
 COLUMNS = ("grouping", "level", *COUNTS, "score_mean", "suppressed")
 _UNKNOWN = "unknown"
 _READ = ["outcome", "flag", "score", "sex", "age_years", "site"]
@@ -68,6 +70,10 @@ def summarise(uri: str, *, age_band_edges_years: Sequence[float]) -> pd.DataFram
         frame = table.select([name for name in _READ if name in table.column_names]).to_pandas()
         for group, found in _sums(frame, age_band_edges_years).items():
             sums[group] = sums[group] + found if group in sums else found
+    for grouping in GROUPINGS:
+        # A column that no file fills says nothing; one that some files lack makes rows of "unknown".
+        if {level for name, level in sums if name == grouping} == {_UNKNOWN}:
+            del sums[grouping, _UNKNOWN]
     rows = [_row(grouping, level, found) for (grouping, level), found in sums.items()]
     order = {name: place for place, name in enumerate(("all", *GROUPINGS))}
     rows.sort(key=lambda row: (order[str(row["grouping"])], str(row["level"])))
@@ -93,8 +99,7 @@ def suppress_small_cells(summary: pd.DataFrame, *, below: int) -> pd.DataFrame:
     of_grouping = (summary["grouping"] != "all").to_numpy()
     for name in COUNTS:
         for grouping in summary.loc[of_grouping, "grouping"].unique():
-            members = summary["grouping"] == grouping
-            _hide_more(summary.loc[members, name], hidden_NC, name, below)
+            _hide_more(summary[summary["grouping"] == grouping], hidden_NC, name, below)
         for whole, part in (("n_rows", "n_scored"), ("n_scored", "n_flagged")):
             hidden_NC[part] |= hidden_NC[whole]
     shown = summary.copy()
@@ -109,13 +114,20 @@ def _is_small(counts: pd.Series, below: int) -> pd.Series:
     return (counts > 0) & (counts < below)
 
 
-def _hide_more(counts: pd.Series, hidden_NC: pd.DataFrame, name: str, below: int) -> None:
-    """Hide the next smallest levels until the total less those shown tells neither one level nor a small number."""
-    hidden = hidden_NC.loc[counts.index, name].copy()
+def _hide_more(levels: pd.DataFrame, hidden_NC: pd.DataFrame, name: str, below: int) -> None:
+    """Hide the next smallest levels until the total less those shown tells neither one level nor a small number.
+
+    Zeros come last: who knows that nobody is there learns the one that is hidden beside them. And what all hidden
+    levels lack of what they are part of must not be small either.
+    """
+    counts, whole = levels[name], levels[_WHOLE[name]]
+    hidden = hidden_NC.loc[levels.index, name].copy()
     if not hidden.any():
         return
-    for level in counts[~hidden & (counts > 0)].sort_values(kind="stable").index:
-        if hidden.sum() > 1 and counts[hidden].sum() >= below:
+    free = levels[~hidden & (whole > 0)]
+    for level in free.assign(zero=free[name] == 0).sort_values(["zero", name], kind="stable").index:
+        rest = (whole - counts)[hidden].sum()
+        if hidden[whole > 0].sum() > 1 and counts[hidden].sum() >= below and not 0 < rest < below:
             break
         hidden[level] = hidden_NC.loc[level, name] = True
 
@@ -135,9 +147,10 @@ def _sums(frame: pd.DataFrame, edges_years: Sequence[float]) -> dict[tuple[str, 
     if "age_years" in frame:
         levels["age_band"] = _age_bands(frame["age_years"], edges_years)
     for grouping, values in levels.items():
-        if values is None or values.isna().all():
+        if values is None:
             continue
-        for level, found in parts.groupby(values.fillna(_UNKNOWN).astype(str)).sum().iterrows():
+        known = values.astype(object).where(values.notna(), _UNKNOWN).astype(str)
+        for level, found in parts.groupby(known).sum().iterrows():
             sums[grouping, str(level)] = found
     return sums
 

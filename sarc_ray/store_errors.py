@@ -58,8 +58,8 @@ def refuses_credentials(error: BaseException) -> bool:
             return True
         if type(found).__name__ in _CREDENTIAL_ERRORS:
             return True
-        # What comes from another process has lost the client's own error.
-        if isinstance(found, PermissionError) and "expired" in str(found).lower():
+        # What comes from another process has lost the client's own error. A file's path is none of the store's words.
+        if isinstance(found, PermissionError) and "expired" in (found.strerror or str(found)).lower():
             return True
         if _HTTP_UNAUTHORIZED in (getattr(found, "code", None), getattr(found, "status", None)):
             return True

@@ -1,5 +1,6 @@
 """Fetching from a store that fails now and then, for good, or for somebody: what becomes of the rows."""
 
+import errno
 import time
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from sarc_ray import storage
 from sarc_ray.errors import CredentialsError, StorageError
 from sarc_ray.imaging.batch import prepare_rows
+from sarc_ray.store_errors import refuses_credentials
 from tests import bundle_factory, dicom_factory
 from tests.engine import READ_LIMITS
 from tests.fault_proxy import Faults, faulty_here
@@ -126,3 +128,9 @@ def test_a_write_whose_answer_is_lost_is_made_again(proxy, s3_url):
     assert proxy.faults_met()["cut"] > 0
     proxy.faults = Faults()
     assert storage.read_many([f"{s3_url}/{number}.bin" for number in range(10)]) == [b"%d" % k for k in range(10)]
+
+
+def test_the_name_of_a_file_is_not_taken_for_the_word_of_a_store():
+    denied = PermissionError(errno.EACCES, "Permission denied", "/archive/expired_consent/1.dcm")
+    assert not refuses_credentials(denied)
+    assert refuses_credentials(PermissionError("The provided token has expired."))

@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import dataclasses
 import json
-import math
 import os
 import resource
 import signal
@@ -37,6 +36,8 @@ _BLOCK_BYTES = 2**16
 _PR_SET_PDEATHSIG = 1
 # The parent's own time limit comes first; this one is for a child whose parent is stopped or gone.
 _ALARM_SLACK_S = 5.0
+# No part of an image takes a day. What a child says beyond that would make sums that JSON cannot hold.
+_MOST_SECONDS = 86_400.0
 # A child whose memory has grown by more than this once an image is done ends, and the next image has a fresh one.
 _GROWTH_MAX_BYTES = 256 * 2**20
 
@@ -84,7 +85,7 @@ def unpack_result(facts: dict[str, Any], image: bytes, size_px: int) -> ImageRes
 
 def _checked_seconds(found: Any) -> dict[str, float]:
     seconds = {name: float(found[name]) for name in PARTS if name in found}
-    if not all(0.0 <= value < math.inf for value in seconds.values()):
+    if not all(0.0 <= value <= _MOST_SECONDS for value in seconds.values()):
         raise ValueError("seconds that make no sense")
     return seconds
 

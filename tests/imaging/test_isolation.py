@@ -16,7 +16,7 @@ import pytest
 from pydicom import uid as uids
 
 from sarc_ray.errors import Reason, SarcRayError
-from sarc_ray.imaging import isolation
+from sarc_ray.imaging import isolation, isolation_child
 from sarc_ray.imaging.isolation import ReadLimits, read_images
 from sarc_ray.imaging.preprocess import PreprocessConfig, process_image
 from tests.dicom_factory import make_dicom, picture
@@ -349,6 +349,13 @@ def test_a_reply_that_makes_no_sense_is_a_crash(monkeypatch, reply):
     )
     monkeypatch.setattr(isolation, "_PROGRAM", liar)
     assert read_images([GOOD], PAPER, READ_LIMITS)[0].reason is Reason.DECODER_CRASHED
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 1e308, float("inf"), float("nan")])
+def test_seconds_that_no_image_takes_are_not_believed(seconds):
+    facts = {"seconds": {"decode": seconds}, "header": None, "reason": str(Reason.DECODE_FAILED)}
+    with pytest.raises(ValueError, match="seconds that make no sense"):
+        isolation_child.unpack_result({**facts, "image_sha256": None, "gate_flags": ""}, b"", 8)
 
 
 @pytest.mark.parametrize(
