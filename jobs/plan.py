@@ -5,9 +5,11 @@ Example:
       --manifest s3://bucket/archive/manifest.parquet --nodes 20 --set plan.price_per_node_hour=0.8 \
       --to s3://bucket/plan.json
 The same as 'sarc-ray plan' in a terminal; the sample is timed on the cluster's largest node.
+Exit code 4 when no row can be scored.
 """
 
 import argparse
+import sys
 
 from rich.console import Console
 
@@ -23,7 +25,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("config", metavar="CONFIG", nargs="?", help="the run's YAML, for engine and plan")
     parser.add_argument("--bundle", metavar="URL", required=True, help="the model")
     parser.add_argument("--manifest", metavar="URL", required=True, help="what is to be scored")
-    parser.add_argument("--nodes", metavar="N", type=int, help="also estimate for so many nodes")
+    parser.add_argument("--nodes", metavar="N", type=_at_least_one, help="also estimate for so many nodes")
     parser.add_argument("--to", metavar="URL", help="write the plan as JSON, too")
     job.add_set(parser)
     return parser.parse_args()
@@ -42,6 +44,18 @@ def main() -> None:
         print_plan(Console(width=120), made)
         if arguments.to is not None:
             storage.write_json(arguments.to, to_mapping(made))
+        if not made.census.eligible and not made.census.undecided:
+            sys.exit(exits.REFUSED)
+
+
+def _at_least_one(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed: a whole number from 1")
+    return number
 
 
 if __name__ == "__main__":

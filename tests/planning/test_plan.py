@@ -1,6 +1,9 @@
 """A plan beside the run that it foretells: counts, bytes and time of one manifest."""
 
 import json
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,6 +28,7 @@ from sarc_ray.scoring_request import ScoringRequest, score_request
 from sarc_ray.scoring_request import load_run_for as load_scoring_run
 from tests import bundle_factory, dicom_factory
 
+JOB = Path(__file__).parents[2] / "jobs" / "plan.py"
 N_ROWS = 48
 SETTINGS = ["engine.num_cpus=2", "engine.rows_per_block=16", "engine.scorers=1"]
 
@@ -228,14 +232,33 @@ def test_the_command_writes_its_plan(ray_session, archive, bundle_uri, tmp_path)
     assert written["here"]["cost"] is None
 
 
-def test_a_manifest_of_which_nothing_can_be_scored_has_its_exit_code(ray_session, archive, bundle_uri, tmp_path):
-    manifest = str(tmp_path / "children.csv")
+@pytest.fixture(scope="module")
+def children(archive, tmp_path_factory):
+    """A manifest of which no row can be scored."""
+    uri = str(tmp_path_factory.mktemp("children") / "manifest.csv")
     rows = storage.read_table(str(archive / "manifest.csv")).assign(age_years="12")
-    storage.write_table(manifest, rows.assign(image_uri=[str(archive / name) for name in rows["image_uri"]]).head(4))
-    command = ["plan", "--bundle", bundle_uri, "--manifest", manifest]
+    storage.write_table(uri, rows.assign(image_uri=[str(archive / name) for name in rows["image_uri"]]).head(4))
+    return uri
+
+
+def test_a_manifest_of_which_nothing_can_be_scored_has_its_exit_code(ray_session, children, bundle_uri):
+    command = ["plan", "--bundle", bundle_uri, "--manifest", children]
     result = CliRunner().invoke(app, [*command, *(part for value in SETTINGS for part in ("--set", value))])
     assert result.exit_code == 4
     assert "paediatric" in result.output
+
+
+def test_the_job_ends_with_the_same_code_after_writing_its_plan(
+    ray_session, children, bundle_uri, tmp_path, monkeypatch
+):
+    to = str(tmp_path / "plan.json")
+    options = ["--bundle", bundle_uri, "--manifest", children, "--to", to]
+    settings = [part for value in SETTINGS for part in ("--set", value)]
+    monkeypatch.setattr(sys, "argv", ["plan.py", *options, *settings])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(JOB), run_name="__main__")
+    assert ended.value.code == 4
+    assert storage.read_json(to)["eligible"] == 0
 
 
 def test_gpus_that_are_not_there_are_refused_before_anybody_waits(ray_session, archive, bundle_uri):
