@@ -47,8 +47,8 @@ def evaluate(run: Run, tell: Tell) -> Record:
         for dataset, frame in frames.items():
             storage.write_table(run.path("results", f"table_one_{dataset}.csv"), table_one(frame))
         run.write_result("headline", headline_table(table, interval_level=plan.config.interval_level))
-        run.write_result("algorithms", finalists_table(run, datasets))
-        write_ladder(run, datasets)
+        run.write_result("algorithms", finalists_table(run, datasets, plan.config))
+        write_ladder(run, datasets, plan.config)
         return {"rows": len(table), "plan": plan.plan_hash[:16]}
 
     outputs = ("results/results.parquet", "results/ladder.parquet", f"results/{PLAN}")

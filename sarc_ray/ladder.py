@@ -15,6 +15,7 @@ import pandas as pd
 from sarc_ray import intake, stages
 from sarc_ray.bundle import read_manifest_of
 from sarc_ray.evaluation.ladder import LadderPlan, ladder_rows
+from sarc_ray.evaluation.plan import EvaluationConfig
 from sarc_ray.evaluation.rows import numbers
 from sarc_ray.run import Run
 from sarc_ray.run_stage2 import features_of, mu_only, problem_of, stage2_frame
@@ -24,12 +25,13 @@ CHOSEN, SECOND = "chosen", "ridge"
 SARC_F = "sarc_f"
 
 
-def write_ladder(run: Run, datasets: Sequence[str]) -> pd.DataFrame:
+def write_ladder(run: Run, datasets: Sequence[str], evaluation: EvaluationConfig) -> pd.DataFrame:
     """Climb the ladder on test sets that are scored, and write ``results/ladder.parquet`` and ``ladder.csv``.
 
     Args:
         run: tuned and scored.
         datasets: ``test_internal``, ``test_external``.
+        evaluation: of the plan in force.
 
     Returns:
         The table, with the columns of :mod:`sarc_ray.evaluation.ladder`.
@@ -37,12 +39,12 @@ def write_ladder(run: Run, datasets: Sequence[str]) -> pd.DataFrame:
     Raises:
         StorageError: predictions, bundle or scores are missing.
     """
-    table = climb(run, datasets)
+    table = climb(run, datasets, evaluation)
     run.write_result("ladder", table)
     return table
 
 
-def climb(run: Run, datasets: Sequence[str]) -> pd.DataFrame:
+def climb(run: Run, datasets: Sequence[str], evaluation: EvaluationConfig) -> pd.DataFrame:
     """Learn every rung on the training patients, and evaluate it on each test set.
 
     Two learners: the chosen algorithm with its chosen hyper-parameters, which were found with all features at hand and
@@ -64,7 +66,7 @@ def climb(run: Run, datasets: Sequence[str]) -> pd.DataFrame:
         frame = intake.scored_rows(run, dataset)
         for learner, rungs in learned.items():
             scored = _scored(run, frame, rungs, own_score=learner == CHOSEN)
-            plan = _plan(run, dataset, learner=learner, algorithm=learners[learner][0])
+            plan = _plan(run, evaluation, dataset, learner=learner, algorithm=learners[learner][0])
             parts.append(ladder_rows(scored, _present(scored, rungs), plan=plan))
     return pd.concat(parts, ignore_index=True)
 
@@ -84,13 +86,12 @@ def _present(scored: pd.DataFrame, rungs: dict[str, Rung]) -> list[str]:
     return [*([SARC_F] if scored[SARC_F].notna().any() else []), *rungs]
 
 
-def _plan(run: Run, dataset: str, *, learner: str, algorithm: str) -> LadderPlan:
-    config = run.config.evaluation
+def _plan(run: Run, evaluation: EvaluationConfig, dataset: str, *, learner: str, algorithm: str) -> LadderPlan:
     return LadderPlan(
         dataset=dataset,
         learner=learner,
         algorithm=algorithm,
-        confidence_level=config.confidence_level,
-        min_cell_size=config.min_cell_size,
+        confidence_level=evaluation.confidence_level,
+        min_cell_size=evaluation.min_cell_size,
         run_id=stages.run_id(run),
     )

@@ -13,6 +13,7 @@ from sarc_ray.bundle import BundleSpec, write_bundle
 from sarc_ray.cohort.splits import TEST_INTERNAL, TRAIN, TUNE
 from sarc_ray.errors import EvaluationError
 from sarc_ray.evaluation.algorithm_table import algorithm_table, cross_validated
+from sarc_ray.evaluation.plan import EvaluationConfig
 from sarc_ray.run import Run, RunConfig
 from sarc_ray.stage1.ood import alarm_threshold, false_alarm_rate_held
 from sarc_ray.stage1.shortfall import member_name
@@ -159,18 +160,19 @@ def choose_as_paper(run: Run, models: Mapping[str, Stage2Model]) -> str:
     return max(found, key=lambda name: found[name] if np.isfinite(found[name]) else -1.0)
 
 
-def finalists_table(run: Run, datasets: list[str]) -> pd.DataFrame:
+def finalists_table(run: Run, datasets: list[str], evaluation: EvaluationConfig) -> pd.DataFrame:
     """The paper's Table S1: each algorithm's best trial in cross-validation and on the test sets, with intervals.
 
     Args:
         run: tuned, and with the data sets scored.
         datasets: names of the test sets.
+        evaluation: of the plan in force.
 
     Returns:
         Long form, see :func:`sarc_ray.evaluation.algorithm_table.algorithm_table`.
     """
     trials = storage.read_table(run.path("stage2", "trials.parquet"))
-    parts = [cross_validated(trials, confidence_level=run.config.evaluation.confidence_level)]
+    parts = [cross_validated(trials, confidence_level=evaluation.confidence_level)]
     models, chosen = read_finalists(run.path("stage2")), trials.loc[trials["chosen"], "algorithm"].item()
     for dataset in datasets:
         frame = _labelled(intake.scored_rows(run, dataset))
@@ -183,7 +185,7 @@ def finalists_table(run: Run, datasets: list[str]) -> pd.DataFrame:
                     algorithm=name,
                     chosen=name == chosen,
                     dataset=dataset,
-                    config=run.config.evaluation,
+                    config=evaluation,
                     seed=run.config.run.seed,
                 )
             )

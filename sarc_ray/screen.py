@@ -65,8 +65,10 @@ class _TwoLines(Progress):
 def print_headline(console: Console, run: Run) -> None:
     """The main figures of an evaluated run, attained and ideal side by side."""
     headline = storage.read_table(run.path("results", "headline.parquet"))
+    level = float(storage.read_table(run.path("results", "results.parquet"))["confidence_level"].iloc[0])
+    with_ideal = bool(headline["ideal"].notna().any())
     for dataset, rows in headline.groupby("dataset", sort=False):
-        console.print(_headline(str(dataset), rows, with_ideal=bool(headline["ideal"].notna().any())))
+        console.print(_headline(str(dataset), rows, level=level, with_ideal=with_ideal))
     if run.config.data.truth is not None:
         console.print(
             "Simulated patients prove the software, not the medicine. The ideal knows\n"
@@ -153,7 +155,7 @@ def print_explained(console: Console, explained: Explained, to: str) -> None:
     console.print(f"{explained.n_pictures:6} pictures and {TABLE} in {to}", highlight=False, soft_wrap=True)
 
 
-def _headline(dataset: str, rows: pd.DataFrame, *, with_ideal: bool) -> Table:
+def _headline(dataset: str, rows: pd.DataFrame, *, level: float, with_ideal: bool) -> Table:
     table = Table(
         title=f"{dataset}, n = {rows['n'].max()}",
         title_justify="left",
@@ -164,7 +166,7 @@ def _headline(dataset: str, rows: pd.DataFrame, *, with_ideal: bool) -> Table:
     )
     for name in ("quantity", "metric"):
         table.add_column(name, no_wrap=True)
-    table.add_column("attained (95% CI)", justify="right", no_wrap=True)
+    table.add_column(f"attained ({level * 100:g}% CI)", justify="right", no_wrap=True)
     for name in ("ideal", "ratio") if with_ideal else ():
         table.add_column(name, justify="right", no_wrap=True, min_width=6)
     # Differences between scores belong beside the score that they compare.

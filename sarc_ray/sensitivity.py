@@ -16,6 +16,7 @@ from sarc_ray.evaluation.sensitivity import (
     sensitivity_table,
     training_patients,
 )
+from sarc_ray.plans import plan_in_force
 from sarc_ray.run import Run
 
 _FOLDER = "sensitivity"
@@ -64,12 +65,13 @@ def comparison(run: Run, other: Run, name: str) -> pd.DataFrame:
         other: of :func:`analysis_run`, scored.
         name: of the analysis.
     """
+    level = plan_in_force(run).config.confidence_level
     rows = [
         compare(
             intake.labelled_scores(run, dataset),
             intake.labelled_scores(other, dataset),
             dataset=dataset,
-            confidence_level=run.config.evaluation.confidence_level,
+            confidence_level=level,
         )
         for dataset in stages.labelled_datasets(run.config)
     ]

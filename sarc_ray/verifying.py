@@ -98,8 +98,8 @@ def _results(run: Run, tell: evaluating.Tell) -> Iterator[Pair]:
     made: dict[str, Callable[[], pd.DataFrame]] = {
         "results.parquet": lambda: results,
         "headline.parquet": lambda: headline_table(results, interval_level=plan.config.interval_level),
-        "algorithms.parquet": lambda: finalists_table(run, datasets),
-        "ladder.parquet": lambda: ladder.climb(run, datasets),
+        "algorithms.parquet": lambda: finalists_table(run, datasets, plan.config),
+        "ladder.parquet": lambda: ladder.climb(run, datasets, plan.config),
         **{f"table_one_{name}.csv": _table_one(frame) for name, frame in frames.items()},
     }
     for name, make in made.items():

@@ -15,7 +15,7 @@ from tests.small_run import N_EXTERNAL, N, make_run
 def climbed(tmp_path_factory):
     """Run, its patients, score tables, and the ladder's table."""
     run, bundle, people, scores = make_run(tmp_path_factory.mktemp("ladder"))
-    table = ladder.write_ladder(run, list(scores))
+    table = ladder.write_ladder(run, list(scores), run.config.evaluation)
     return run, bundle, people, scores, table
 
 

@@ -1,15 +1,20 @@
 """Finalists on the test sets of a run, with features as they were when the patients were scored."""
 
 import dataclasses
+import io
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from sarc_ray import storage
+from sarc_ray import evaluating, ladder, sensitivity, storage
+from sarc_ray.run import Run
 from sarc_ray.run_stage2 import choose_as_paper, finalists_table
+from sarc_ray.screen import print_headline
 from sarc_ray.stage2.persist import to_bytes
+from sarc_ray.stage2.rungs import RIDGE
 from sarc_ray.stats.discrimination import auroc, confusion_from_flags, f1
 from tests.small_run import N_EXTERNAL, make_run
 
@@ -38,7 +43,7 @@ def tuned(tmp_path_factory):
 def test_a_feature_from_the_header_counts_as_it_did_in_scoring(tuned):
     """One external patient's BMI is in the score table alone."""
     run, _, _, scores = tuned
-    table = finalists_table(run, list(scores))
+    table = finalists_table(run, list(scores), run.config.evaluation)
     external = table[table["dataset"] == "test_external"]
     assert set(external["n"]) == {N_EXTERNAL - 1}
     labels = storage.read_table(run.path("cohort", "external.parquet"))[["row_id", "outcome"]]
@@ -62,3 +67,28 @@ def test_the_choice_of_the_paper_takes_the_best_f1_and_sees_the_same_features(tu
     }
     assert len({round(float(value), 6) for value in expected.values()}) > 1
     assert expected[choose_as_paper(run, models)] == np.nanmax(list(expected.values()))
+
+
+def test_every_table_has_the_confidence_level_of_the_plan_in_force(tuned, tmp_path, monkeypatch):
+    """The configuration says 95%, its plan another level."""
+    uri = str(tmp_path / "plan.yaml")
+    storage.write_text(uri, "confidence_level: 0.8\n")
+    given = tuned[0].config
+    assert given.evaluation.confidence_level == 0.95
+    settings = dataclasses.replace(given.evaluation, plan=uri, n_boot=20, n_boot_curves=5)
+    run = Run(config=dataclasses.replace(given, evaluation=settings))
+    monkeypatch.setattr(evaluating.stages, "finished", lambda run, stage: {})
+    monkeypatch.setattr(evaluating.stages, "fingerprint", lambda run, stage: stage)
+    learner = {"algorithm": RIDGE[0], "params": RIDGE[1]}
+    manifest = dataclasses.replace(ladder.read_manifest_of(run.path("bundle")), stage2=learner)
+    monkeypatch.setattr(ladder, "read_manifest_of", lambda uri: manifest)  # a learner that is quick
+    evaluating.evaluate(run, lambda *_: None)
+    made, plain = storage.read_table(run.path("results", "algorithms.parquet")), finalists_table(run, [], settings)
+    assert made["ci_high"][0] - made["estimate"][0] == pytest.approx(1.2816 * 0.02, rel=1e-3)
+    assert plain["ci_high"][0] - plain["estimate"][0] == pytest.approx(1.9600 * 0.02, rel=1e-3)
+    for name in ("results", "ladder"):
+        assert set(storage.read_table(run.path("results", f"{name}.parquet"))["confidence_level"]) == {0.8}
+    assert set(sensitivity.comparison(run, run, "over_60")["confidence_level"]) == {0.8}
+    console = Console(file=io.StringIO(), width=120)
+    print_headline(console, run)
+    assert "attained (80% CI)" in console.file.getvalue()
