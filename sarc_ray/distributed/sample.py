@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import ray
+from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sarc_ray.distributed.cluster import largest_node
@@ -28,6 +29,8 @@ from sarc_ray.imaging.preprocess import PreprocessConfig
 # As many objects as a reader asks for at once: with fewer, waiting for the store would be spread over too few.
 _ROWS_PER_WORKER_MIN = 16
 _NO_RUN = "plan"
+# Far more than an import, a bundle and one image take; a process that gets no core or GPU would be waited for for ever.
+_WARM_UP_LIMIT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +67,8 @@ def time_sample(
         n_reasons: as in scoring.
 
     Raises:
-        ConfigError: ``engine.gpus_per_scorer`` asks for GPUs that no node has.
+        ConfigError: ``engine.gpus_per_scorer`` asks for GPUs that no node has, or other jobs hold the node's cores or
+            GPUs.
     """
     batch = pa.Table.from_pandas(rows, preserve_index=False)
     started = time.perf_counter()
@@ -87,7 +91,7 @@ def _read(batch: pa.Table, preprocess: PreprocessConfig, engine: EngineConfig) -
     reader = ray.remote(num_cpus=1, scheduling_strategy=_on(node))(_Reader)
     readers = [reader.remote(preprocess, engine) for _ in range(n_readers)]
     shares = _slices(batch, n_readers)
-    ray.get([worker.warm_up.remote(share) for worker, share in zip(readers, shares, strict=True)])
+    _wait_until_warm(readers, shares, resource="CPU", each=1.0)
     started = time.perf_counter()
     read = ray.get([worker.read.remote(share) for worker, share in zip(readers, shares, strict=True)])
     seconds = time.perf_counter() - started
@@ -103,7 +107,8 @@ def _score(
     n_scorers = _workers(scorers_of_node(node["Resources"], engine), len(images))
     scorer = ray.remote(num_cpus=0, num_gpus=engine.gpus_per_scorer, scheduling_strategy=_on(node))(_TimedScorer)
     scorers = [scorer.remote(bundle_uri, engine.scorer_threads, n_reasons) for _ in range(n_scorers)]
-    ray.get([worker.warm_up.remote(images.slice(0, engine.rows_per_block)) for worker in scorers])
+    first = images.slice(0, engine.rows_per_block)
+    _wait_until_warm(scorers, [first] * n_scorers, resource="GPU", each=engine.gpus_per_scorer)
     shares = _slices(images, n_scorers)
     started = time.perf_counter()
     scored = ray.get(
@@ -181,6 +186,19 @@ class _TimedScorer:
         from sarc_ray.stage1.runtime import pick_device
 
         return pick_device("auto").type == "cuda"
+
+
+def _wait_until_warm(workers: Sequence[Any], batches: Sequence[pa.Table], *, resource: str, each: float) -> None:
+    """Let each worker work on a batch that is not counted; end all of them where not all get what they need."""
+    warm_ups = [worker.warm_up.remote(batch) for worker, batch in zip(workers, batches, strict=True)]
+    try:
+        ray.get(warm_ups, timeout=_WARM_UP_LIMIT_S if each else None)
+    except GetTimeoutError as error:
+        _end(workers)
+        raise ConfigError(
+            f"engine.address: the sample needs {each * len(workers):g} {resource}s of the largest node at once and did "
+            f"not get them within {_WARM_UP_LIMIT_S:g} s: another job holds them; plan again when it has ended"
+        ) from error
 
 
 def _on(node: dict[str, Any]) -> NodeAffinitySchedulingStrategy:

@@ -19,6 +19,7 @@ from sarc_ray.bundle import BundleSpec, verify_bundle
 from sarc_ray.cohort.schema import read_manifest
 from sarc_ray.distributed import cluster
 from sarc_ray.distributed.sample import TimedSample, scorers_of_node, time_sample
+from sarc_ray.errors import ConfigError
 from sarc_ray.instruments import BYTES_COLUMN, seconds_column
 from sarc_ray.pipeline import Tell, silent
 from sarc_ray.planning.census import Census, take_census
@@ -110,7 +111,8 @@ def make_plan(request: PlanRequest, run: Run, tell: Tell = silent) -> Plan:
         BundleError: the bundle is damaged.
         ManifestError: the manifest is wrong.
         StorageError: the manifest cannot be reached.
-        ConfigError: the cluster cannot be joined, or GPUs are asked for that it does not have.
+        ConfigError: the cluster cannot be joined, has no node with a CPU or GPUs that are asked for, or other jobs hold
+            these.
     """
     config = run.config
     bundle = verify_bundle(request.bundle)
@@ -121,7 +123,7 @@ def make_plan(request: PlanRequest, run: Run, tell: Tell = silent) -> Plan:
     started = time.perf_counter()
     with cluster.session(config.engine):
         engine_s = time.perf_counter() - started
-        up = [node for node in cluster.node_resources() if node.get("CPU", 0.0) >= 1.0]
+        up = _working_nodes()
         sample = time_sample(
             rows,
             bundle_uri=request.bundle,
@@ -182,6 +184,17 @@ def row_cost(sample: TimedSample, *, threads: int) -> RowCost:
     )
 
 
+def _working_nodes() -> list[dict[str, float]]:
+    """Resources of the nodes that work is given to; a head may hold the cluster together and no more."""
+    up = [node for node in cluster.node_resources() if node.get("CPU", 0.0) >= 1.0]
+    if not up:
+        raise ConfigError(
+            "engine.address: no node with a CPU is up, and the sample is timed on one; start a worker first "
+            "(cluster.yaml: min_workers: 1 for cpu_worker, or for gpu_worker with engine.gpus_per_scorer)"
+        )
+    return up
+
+
 def _bytes_in_all(census: Census, sampled: float) -> tuple[int, str]:
     n_unknown = census.n_rows - census.n_sized
     words = "manifest" if not n_unknown else "sample" if not census.n_sized else "both"
@@ -217,7 +230,9 @@ def _cluster_here(up: list[dict[str, float]], run: Run) -> Cluster:
 
 def _cluster_there(nodes: int, up: list[dict[str, float]], run: Run, sample: TimedSample) -> Cluster:
     plan = run.config.plan
-    largest = max(up, key=lambda node: node["CPU"])
+    # As the sample's ensembles are placed: where they need GPUs, the node with the most is the kind that is meant.
+    by_gpus = run.config.engine.gpus_per_scorer > 0
+    largest = max(up, key=lambda node: (node.get("GPU", 0.0) if by_gpus else 0.0, node["CPU"]))
     cpus = plan.node_cpus if plan.node_cpus is not None else int(largest["CPU"])
     gpus = plan.node_gpus if plan.node_gpus is not None else largest.get("GPU", 0.0)
     # What a GPU would make of the networks was not seen where the sample ran without one.

@@ -1,5 +1,6 @@
 """A plan beside the run that it foretells: counts, bytes and time of one manifest."""
 
+import contextlib
 import json
 import runpy
 import sys
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+import ray
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -15,13 +18,14 @@ from sarc_ray import storage, tables, watching
 from sarc_ray.bundle import load_bundle, write_bundle
 from sarc_ray.cli import app
 from sarc_ray.cohort.schema import read_manifest
+from sarc_ray.distributed import cluster, sample
 from sarc_ray.errors import ConfigError, Reason
 from sarc_ray.instruments import PARTS
 from sarc_ray.inventory.take import InventoryRequest, take_inventory
 from sarc_ray.inventory.take import load_run_for as load_inventory_run
 from sarc_ray.planning.census import take_census
 from sarc_ray.planning.display import print_plan
-from sarc_ray.planning.plan import PlanRequest, draw, load_run_for, make_plan
+from sarc_ray.planning.plan import PlanRequest, _cluster_there, draw, load_run_for, make_plan
 from sarc_ray.planning.record import to_mapping
 from sarc_ray.privacy import create_key_file
 from sarc_ray.scoring_request import ScoringRequest, score_request
@@ -266,6 +270,45 @@ def test_gpus_that_are_not_there_are_refused_before_anybody_waits(ray_session, a
     run = load_run_for(request, None, [*SETTINGS, "engine.gpus_per_scorer=1", "plan.sample_images=1"])
     with pytest.raises(ConfigError, match=r"engine\.gpus_per_scorer: 1 asked for, no node that is up has so many"):
         make_plan(request, run)
+
+
+def test_a_cluster_of_which_only_the_head_is_up_is_refused(archive, bundle_uri, monkeypatch):
+    monkeypatch.setattr(cluster, "session", lambda config: contextlib.nullcontext())
+    monkeypatch.setattr(cluster, "node_resources", lambda: [{"CPU": 0.0, "memory": 1e9}, {"memory": 1e9}])
+    request = PlanRequest(bundle=bundle_uri, manifest=str(archive / "manifest.csv"), nodes=20)
+    with pytest.raises(
+        ConfigError, match=r"no node with a CPU is up.*start a worker first \(cluster\.yaml: min_workers"
+    ):
+        make_plan(request, load_run_for(request, None, SETTINGS))
+
+
+def test_cores_that_another_job_holds_are_not_waited_for_for_ever(ray_session, archive, bundle_uri, monkeypatch):
+    monkeypatch.setattr(sample, "_WARM_UP_LIMIT_S", 5.0)
+    request = PlanRequest(bundle=bundle_uri, manifest=str(archive / "manifest.csv"), nodes=None)
+    holder = ray.remote(num_cpus=1)(_Holder).remote()
+    ray.get(holder.ready.remote())
+    try:
+        with pytest.raises(ConfigError, match=r"needs 2 CPUs of the largest node at once .* another job holds them"):
+            make_plan(request, load_run_for(request, None, [*SETTINGS, f"plan.sample_images={N_ROWS}"]))
+    finally:
+        ray.kill(holder)
+
+
+class _Holder:
+    def ready(self):
+        return True
+
+
+@pytest.mark.parametrize(("gpus_per_scorer", "cpus", "gpus"), [(0, 32, 0.0), (1, 16, 8.0)])
+def test_nodes_asked_about_are_like_the_largest_by_what_holds_the_networks(gpus_per_scorer, cpus, gpus):
+    request = PlanRequest(bundle="bundle", manifest="manifest.csv", nodes=2)
+    run = load_run_for(request, None, [f"engine.gpus_per_scorer={gpus_per_scorer}"])
+    up = [{"CPU": 16.0}, {"CPU": 8.0, "GPU": 4.0}]
+    timed = sample.TimedSample(
+        table=pa.table({}), n_readers=1, n_scorers=1, start_seconds=0.0, reader_cpu_seconds=0.0, on_gpu=False
+    )
+    there = _cluster_there(2, up, run, timed)
+    assert (there.cpus, there.gpus) == (cpus, gpus)
 
 
 def test_a_sample_is_drawn_by_the_seed_alone():
