@@ -72,7 +72,8 @@ def _print_sample(console: Console, plan: Plan) -> None:
     _say(
         console,
         f"requests take {1000 * plan.cost.request_cpu_seconds:.1f} ms of CPU per row; "
-        f"reading is known to {plan.cost.error_share:.0%} (95% interval of the sample)",
+        f"these are known to {plan.cost.error_share:.0%} "
+        "(95% interval of the sample: of reading, or of how many rows reach the networks, the larger)",
     )
 
 

@@ -31,7 +31,8 @@ class RowCost:
         seconds: wall-clock seconds by part (:data:`sarc_ray.instruments.PARTS`) in the process that does it.
         request_cpu_seconds: CPU of the requests and of the hand-over, in the reader's own process.
         n_bytes: read from the store.
-        error_share: half width of the 95% interval of the reading seconds, as a share of them: the sample's error.
+        error_share: half width of the 95% interval of the reading seconds, or of the share of rows that the networks
+            see, as a share of the mean; the larger of the two: the sample's error.
         on_gpu: the networks ran on a GPU.
         threads: of an ensemble on a CPU.
     """

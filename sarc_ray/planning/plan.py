@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from sarc_ray import storage
@@ -19,7 +21,7 @@ from sarc_ray.bundle import BundleSpec, verify_bundle
 from sarc_ray.cohort.schema import read_manifest
 from sarc_ray.distributed import cluster
 from sarc_ray.distributed.sample import TimedSample, scorers_of_node, time_sample
-from sarc_ray.errors import ConfigError
+from sarc_ray.errors import ConfigError, Outcome, Reason
 from sarc_ray.instruments import BYTES_COLUMN, seconds_column
 from sarc_ray.pipeline import Tell, silent
 from sarc_ray.planning.census import Census, take_census
@@ -178,10 +180,16 @@ def row_cost(sample: TimedSample, *, threads: int) -> RowCost:
         seconds={part: seconds / n_rows for part, seconds in tally.seconds.items()},
         request_cpu_seconds=sample.reader_cpu_seconds / n_rows,
         n_bytes=(pc.sum(sample.table[BYTES_COLUMN]).as_py() or 0) / n_rows,
-        error_share=error_of_mean(reading_N),
+        error_share=max(error_of_mean(reading_N), error_of_mean(_seen_by_networks(sample.table))),
         on_gpu=sample.on_gpu,
         threads=threads,
     )
+
+
+def _seen_by_networks(table: pa.Table) -> npt.NDArray[np.float64]:
+    """Shape (N,): 1 for rows that the networks saw, and 0 for the others, which cost them nothing."""
+    seen_N = pc.or_(pc.equal(table["outcome"], Outcome.SCORED), pc.equal(table["reason"], Reason.OUT_OF_DISTRIBUTION))
+    return seen_N.to_numpy().astype(np.float64)
 
 
 def _working_nodes() -> list[dict[str, float]]:

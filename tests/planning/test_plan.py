@@ -20,12 +20,13 @@ from sarc_ray.cli import app
 from sarc_ray.cohort.schema import read_manifest
 from sarc_ray.distributed import cluster, sample
 from sarc_ray.errors import ConfigError, Reason
-from sarc_ray.instruments import PARTS
+from sarc_ray.instruments import BYTES_COLUMN, PARTS, with_seconds
 from sarc_ray.inventory.take import InventoryRequest, take_inventory
 from sarc_ray.inventory.take import load_run_for as load_inventory_run
 from sarc_ray.planning.census import take_census
 from sarc_ray.planning.display import print_plan
-from sarc_ray.planning.plan import PlanRequest, _cluster_there, draw, load_run_for, make_plan
+from sarc_ray.planning.estimate import error_of_mean
+from sarc_ray.planning.plan import PlanRequest, _cluster_there, draw, load_run_for, make_plan, row_cost
 from sarc_ray.planning.record import to_mapping
 from sarc_ray.privacy import create_key_file
 from sarc_ray.scoring_request import ScoringRequest, score_request
@@ -309,6 +310,29 @@ def test_nodes_asked_about_are_like_the_largest_by_what_holds_the_networks(gpus_
     )
     there = _cluster_there(2, up, run, timed)
     assert (there.cpus, there.gpus) == (cpus, gpus)
+
+
+def test_the_sample_errs_in_how_many_rows_reach_the_networks_too():
+    """Reading took the same for all, so that its mean is known exactly; one in four reaches the networks."""
+    n = 40
+    ways = [("scored", ""), ("abstained", "missing_age"), ("rejected", "not_dicom"), ("rejected", "object_missing")]
+    table = pa.table(
+        {
+            "outcome": ["abstained" if k == 0 else ways[k % 4][0] for k in range(n)],
+            "reason": ["out_of_distribution" if k == 0 else ways[k % 4][1] for k in range(n)],
+            BYTES_COLUMN: pa.array([100] * n, pa.int64()),
+        }
+    )
+    timed = sample.TimedSample(
+        table=with_seconds(table, dict.fromkeys(PARTS, 0.1 * n)),
+        n_readers=1,
+        n_scorers=1,
+        start_seconds=0.0,
+        reader_cpu_seconds=0.0,
+        on_gpu=False,
+    )
+    reached_N = np.tile([1.0, 0.0, 0.0, 0.0], n // 4)
+    assert row_cost(timed, threads=1).error_share == pytest.approx(error_of_mean(reached_N))
 
 
 def test_a_sample_is_drawn_by_the_seed_alone():
