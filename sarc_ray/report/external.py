@@ -12,7 +12,7 @@ from sarc_ray.report import words
 from sarc_ray.report.content import Absent, Report
 from sarc_ray.report.tabulate import Table
 
-_MAPS = {"score": "As scored", "score_intercept": "New intercept", "score_intercept_and_slope": "Intercept and slope"}
+MAPS = {"score": "As scored", "score_intercept": "New intercept", "score_intercept_and_slope": "Intercept and slope"}
 _METRICS = {
     "citl": "Calibration in the large",
     "cal_slope": "Calibration slope",
@@ -35,7 +35,7 @@ def recalibration_view(report: Report) -> Table | Absent:
         return Absent(reason="No external test set was evaluated, so nothing can be said of recalibration elsewhere.")
     dataset, kept = str(sets[0]), list[Mapping[str, Any]]()
     rows = [
-        (label, *(_cell(report, dataset, metric, score, kept) for score in _MAPS)) for metric, label in _METRICS.items()
+        (label, *(_cell(report, dataset, metric, score, kept) for score in MAPS)) for metric, label in _METRICS.items()
     ]
     rows += _transported(report, dataset, kept)
     reasons = sorted({str(row["na_reason"]) for row in kept if row["na_reason"]})
@@ -48,7 +48,7 @@ def recalibration_view(report: Report) -> Table | Absent:
         name="recalibration",
         title="External patients: calibration before and after recalibration",
         groups=(),
-        columns=("", *_MAPS.values()),
+        columns=("", *MAPS.values()),
         rows=tuple(rows),
         note=note + (f" {words.DASH} {'; '.join(reasons)}." if reasons else ""),
         numbers=pd.DataFrame(kept),

@@ -36,9 +36,9 @@ def forest_figure(report: Report, test_set: TestSet) -> style.Figure | Absent:
         title=f"Subgroups, {test_set.label.lower()}",
         caption=(
             f"{100 * report.confidence_level:g}% intervals by bootstrap of patients; dotted: all patients. Beneath "
-            f"each name the patients, and those with {report.outcome}. The plan named the subgroups before any label "
-            f"was seen; one of fewer than {report.evaluation.min_cell_size} patients gets no figures. Intervals are "
-            "not corrected for their number: many subgroups differ by chance."
+            f"each name the patients, and those with {report.outcome}. Subgroups are those of the plan; one of fewer "
+            f"than {report.evaluation.min_cell_size} patients gets no figures. Intervals are not corrected for their "
+            "number: many subgroups differ by chance."
         ),
         svg=svg,
         numbers=rows,

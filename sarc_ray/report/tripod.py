@@ -12,14 +12,17 @@ from typing import Any
 import pandas as pd
 
 from sarc_ray.cohort import definitions
+from sarc_ray.evaluation.external_rows import RECALIBRATED
 from sarc_ray.report import words
 from sarc_ray.report.content import ALL_ROWS, Absent, Report
+from sarc_ray.report.external import MAPS
 from sarc_ray.report.tabulate import Table
 from sarc_ray.report.tripod_items import ITEMS, Item
 
 AUTHORS = "To be written by the authors."
 FULL, PART, OPEN = "from the records", "in part from the records", "to be written by the authors"
 _ORDINALS = {"imagenet": "pre-trained on ImageNet", "random": "not pre-trained"}
+_RECALIBRATION = {"citl": "calibration in the large", "cal_slope": "slope", "brier": "Brier score"}
 _CLUSTERS = ("site", "device", "view")
 
 
@@ -106,7 +109,9 @@ def _opening(report: Report) -> dict[str, Answer]:
     return {
         "4": Answer(both, "The study's aims."),
         "17": ethics,
-        "18c": Answer(f"The evaluation plan was fixed before any label was used (hash {plan}).", "The study protocol."),
+        "18c": Answer(
+            f"Results follow one plan (hash {plan}), which lies beside them.", "When it was fixed; the study protocol."
+        ),
         "18e": data,
         "18f": Answer(
             f"SARC-Ray {report.lineage.facts['SARC-Ray']}; configuration and {lineage} in this report.",
@@ -223,7 +228,8 @@ def _judging(report: Report) -> dict[str, Answer]:
     known = [words.METRICS[name] for name in words.METRICS if name in set(own["metric"])]
     clusters = [name for name in report.evaluation.subgroups if name in _CLUSTERS]
     grouped = Answer(f"Performance by {', '.join(clusters)}; see Subgroups.") if clusters else None
-    method = str(own["method"].iloc[0]) if len(own) else "bootstrap"
+    resampled = own.loc[own["n_boot"].notna(), "method"]
+    method = str(resampled.iloc[0]) if len(resampled) else "bootstrap"
     return {
         "12d": grouped or Answer("The plan names no site, device or view.", "Whether clusters matter here."),
         "12e": Answer(
@@ -231,7 +237,7 @@ def _judging(report: Report) -> dict[str, Answer]:
             f"coverage of the predicted values; {method} with {report.evaluation.n_boot:,} replicates; ROC, "
             "precision-recall, calibration and decision curves; SARC-F and the ladder of models by DeLong's test."
         ),
-        "12f": Answer(f"None in this run. Before any test set was used: {report.operating.said}."),
+        "12f": Answer(_updating_said(report)),
         "12g": Answer("By the bundle, with the command sarc-ray score; the same code for every data set."),
         "23b": grouped or Answer("Not examined: the plan names no site, device or view.", "Whether clusters matter."),
     }
@@ -254,9 +260,7 @@ def _results(report: Report) -> dict[str, Answer]:
             "Who may have it, and on which terms.",
         ),
         "23a": Answer(f"{' '.join(parts)} All of them in Table 2; subgroups in their own table."),
-        "24": Answer(
-            f"None in this run. Before any test set was used: {report.operating.said}. Raw scores out of fold: {raw}."
-        ),
+        "24": Answer(" ".join([f"{_updating_said(report)} Raw scores out of fold: {raw}.", *_recalibrated(report)])),
     }
 
 
@@ -270,6 +274,32 @@ def _use(report: Report) -> dict[str, Answer]:
         by = counts.groupby("outcome")["n"].sum()
         said += f" In the archive: {', '.join(f'{n:,} {name}' for name, n in by.items())}."
     return {"27a": Answer(said, "What clinical staff do with such patients.")}
+
+
+def _updating_said(report: Report) -> str:
+    """What the evaluation did to the scores, and what the training patients had done before."""
+    updated = "None in this run."
+    if _recalibrated(report):
+        updated = (
+            "Recalibration by intercept, and by intercept and slope, was tried on other patients of the same test set "
+            "(cross-fitted); the model and the scores of every other figure stay as they were."
+        )
+    return f"{updated} By the training patients: {report.operating.said}."
+
+
+def _recalibrated(report: Report) -> list[str]:
+    """For each test set on which recalibration was tried, its calibration as scored and after it."""
+    table, said = report.results.table, []
+    for test_set in report.test_sets:
+        after = (table["dataset"] == test_set.name) & table["score"].isin(RECALIBRATED) & table["estimate"].notna()
+        metrics = [name for name in _RECALIBRATION if name in set(table.loc[after, "metric"])]
+        figures = []
+        for metric in metrics:
+            rows = {label: report.results.row(test_set.name, metric, score=name) for name, label in MAPS.items()}
+            values = "; ".join(f"{label.lower()} {words.estimate(row)}" for label, row in rows.items())
+            figures.append(f"{_RECALIBRATION[metric]}: {values}")
+        said += [f"{test_set.label}, {', '.join(figures)}."] if figures else []
+    return said
 
 
 def _open() -> Answer:

@@ -67,7 +67,11 @@ def test_nothing_to_draw_is_said(report, draw):
 
 def test_forest_shows_every_subgroup_with_its_intervals(report):
     test_set = report.test_sets[0]
-    numbers = forest.forest_figure(report, test_set).numbers
+    figure = forest.forest_figure(report, test_set)
+    # No record holds when the plan was made.
+    assert "Subgroups are those of the plan;" in figure.caption
+    assert "before" not in figure.caption
+    numbers = figure.numbers
     assert numbers["subgroup"].unique().tolist() == ["all", "sex=F", "sex=M"]
     women = test_set.frame[test_set.frame["sex"] == "F"]
     row = numbers[(numbers["subgroup"] == "sex=F") & (numbers["metric"] == "auroc")].iloc[0]

@@ -6,10 +6,14 @@ import re
 import pandas as pd
 import pytest
 
+from sarc_ray.evaluation.external_rows import NO_REFERENCE
+from sarc_ray.evaluation.plan import make_plan
+from sarc_ray.evaluation.results import evaluate_by_plan
 from sarc_ray.report import html
-from sarc_ray.report.content import Absent
+from sarc_ray.report.content import Absent, Results
 from sarc_ray.report.tripod import AUTHORS, FULL, OPEN, PART, answers, tripod_view
 from sarc_ray.report.tripod_items import ITEMS, N_ITEMS
+from tests.evaluation.cohorts import make_config
 
 # Items that no run can know anything of.
 ONLY_AUTHORS = ("1", "2", "3a", "3b", "3c", "6c", "8b", "8c", "18a", "18b", "18d", "19", "25", "26", "27b", "27c")
@@ -51,6 +55,41 @@ def test_answers_are_those_of_the_records(report):
     assert "crt as logarithm" in found["12b"].said
     assert report.results.table["plan_hash"].iloc[0] in found["18c"].said
     assert "abc" in found["22"].said
+
+
+def test_when_the_plan_was_fixed_is_left_to_the_authors(report):
+    answer = answers(report)["18c"]
+    assert "before" not in answer.said
+    assert answer.left == "When it was fixed; the study protocol."
+
+
+def test_the_method_of_the_intervals_is_that_of_a_resampled_figure(report):
+    assert report.results.table["method"].iloc[0] == "count"
+    assert "bootstrap percentile, patients with 50 replicates" in answers(report)["12e"].said
+    table = report.results.table.assign(n_boot=pd.NA)
+    analytic = answers(dataclasses.replace(report, results=Results(table=table)))
+    assert "; bootstrap with 50 replicates" in analytic["12e"].said
+
+
+def test_recalibration_of_the_external_patients_is_named_as_updating(report):
+    plan = make_plan(make_config(n_boot=20, n_boot_curves=5, subgroups=(), age_band_edges_years=()), [])
+    results = evaluate_by_plan(
+        report.test_sets[1].frame, plan, dataset="test_external", seed=1, run_id="run-1", reference=NO_REFERENCE
+    )
+    internal = report.results.table[report.results.table["dataset"] == "test_internal"]
+    changed = dataclasses.replace(report, results=Results(table=pd.concat([internal, results], ignore_index=True)))
+    found, without = answers(changed), answers(report)
+    slope = changed.results.row("test_external", "cal_slope", score="score_intercept_and_slope")
+    assert f"intercept and slope {slope['estimate']:.3f} (" in found["24"].said
+    for number in ("12f", "24"):
+        assert "None in this run." in without[number].said
+        assert "None" not in found[number].said
+        assert "Recalibration by intercept, and by intercept and slope" in found[number].said
+        assert report.operating.said in found[number].said
+    recalibrated = changed.results.table["score"].str.startswith("score_")
+    table = changed.results.table.assign(estimate=lambda rows: rows["estimate"].mask(recalibrated))
+    too_few = answers(dataclasses.replace(report, results=Results(table=table)))
+    assert "None in this run." in too_few["12f"].said
 
 
 def test_ethics_and_data_of_real_patients_are_the_authors(report):
