@@ -17,7 +17,7 @@ import os
 import platform
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,8 @@ from sarc_ray.versions import git_commit, installed_versions
 SCHEMA_VERSION = 1
 _WINDOW_S = 60.0
 _FILE_INTERVAL_S = 5.0
+# As many as the store is asked for at once; they are held in memory together, pictures and all.
+_PARTS_AT_ONCE = 64
 _GIB = 1024**3
 
 
@@ -213,12 +215,9 @@ class Watch:
 
     def look(self) -> None:
         """Read the parts that have come since the last look, and say how it goes."""
-        for part in self._unknown_parts():
-            with contextlib.suppress(OSError, pa.ArrowInvalid):  # it is being written, and read next time
-                table = _watched_part(part)
-                self._known.add(part)
-                self._tally.add(table)
-                self._n_new += 0 if part in self._before else len(table)
+        parts = self._unknown_parts()
+        for first in range(0, len(parts), _PARTS_AT_ONCE):
+            self._count(parts[first : first + _PARTS_AT_ONCE])
             self.beat()
         self._pace.update(self._n_new)
         self._say()
@@ -268,6 +267,18 @@ class Watch:
             "driver_peak_bytes": peak_bytes(),
         }
         storage.write_json(summary_uri(self._uri, str(self._facts["version"])), summary)
+
+    def _count(self, parts: Sequence[str]) -> None:
+        """Read parts side by side: one by one, a store far away gives fewer per second than a cluster writes."""
+        with contextlib.suppress(StorageError):  # as with a listing that fails
+            for part, data in zip(parts, storage.read_many(parts), strict=True):
+                if isinstance(data, Exception):
+                    continue
+                with contextlib.suppress(OSError, pa.ArrowInvalid):  # it is being written, and read next time
+                    table = _watched_part(data)
+                    self._known.add(part)
+                    self._tally.add(table)
+                    self._n_new += 0 if part in self._before else len(table)
 
     def _unknown_parts(self) -> list[str]:
         try:
@@ -340,10 +351,10 @@ def summary_uri(uri: str, version: str) -> str:
     return storage.join(uri, "summaries", f"{version}.json")
 
 
-def _watched_part(part: str) -> pa.Table:
+def _watched_part(data: bytes) -> pa.Table:
     """The few columns of a part that are counted; not its pictures."""
     # Whole: parts of scores are small, and one request costs less than the three of a reader that seeks.
-    with pq.ParquetFile(io.BytesIO(storage.read_bytes(part))) as file:
+    with pq.ParquetFile(io.BytesIO(data)) as file:
         names = file.schema_arrow.names
         wanted = [name for name in ("outcome", "reason") if name in names]
         return file.read(columns=[*wanted, *watched_columns(names)] or names[:1])

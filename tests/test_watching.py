@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from sarc_ray import instruments, storage, tables, versions, watching
-from sarc_ray.errors import StorageError
+from sarc_ray.errors import CredentialsError, StorageError
 
 
 class Clock:
@@ -120,6 +120,46 @@ def test_progress_and_summary_of_a_run(tmp_path):
     assert summary["lineage"]["model_id"] == "m"
     assert summary["lineage"]["versions"] == versions.installed_versions()
     assert summary["lineage"]["git_commit"] == versions.git_commit()
+
+
+def test_parts_are_read_side_by_side_and_what_fails_is_read_next_time(tmp_path, monkeypatch):
+    uri, clock, read_many = str(tmp_path), Clock(), storage.read_many
+    for number in range(130):
+        write_part(uri, f"{number:03d}.parquet", [number])
+    asked, written = [], []
+
+    def read_slowly(uris):
+        asked.append(len(uris))
+        clock.now += 6.0
+        failing = {0} if len(asked) == 1 else set()
+        return [TimeoutError("slow") if k in failing else data for k, data in enumerate(read_many(uris))]
+
+    monkeypatch.setattr(watching.time, "monotonic", clock)
+    monkeypatch.setattr(storage, "read_many", read_slowly)
+    monkeypatch.setattr(storage, "write_json", lambda uri, value: written.append(value["rows_done"]))
+    watch = watching.Watch(uri, version="v1", run="r", n_rows=130)
+    watch.look()
+    assert asked == [64, 64, 2]
+    assert written == [63, 127, 129]  # the file stays fresh between two chunks
+    watch.look()
+    assert asked[3:] == [1]
+    assert watch.snapshot().done == 130
+
+
+def test_credentials_that_expire_while_looking_are_for_the_writers_to_tell(tmp_path, monkeypatch):
+    uri = str(tmp_path)
+    write_part(uri, "a.parquet", [0, 1])
+
+    def refuse(uris):
+        raise CredentialsError("renew them")
+
+    watch = watching.Watch(uri, version="v1", run="r", n_rows=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "read_many", refuse)
+        watch.look()
+        assert watch.snapshot().done == 0
+    watch.look()
+    assert watch.snapshot().done == 2
 
 
 def test_the_progress_file_stays_fresh_between_two_looks(tmp_path, monkeypatch):
