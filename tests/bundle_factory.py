@@ -60,7 +60,7 @@ _SCALES = {
     "crt_s": TargetScale(transform="log", mean=2.3, sd=0.3),
 }
 _FOREST: dict[str, Any] = {
-    "n_estimators": 200,
+    "n_estimators": 100,
     "max_depth": 3,
     "min_samples_leaf": 10,
     "max_features": 0.5,

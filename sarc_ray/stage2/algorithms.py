@@ -64,6 +64,15 @@ class Integer:
 
 
 @dataclass(frozen=True)
+class Fixed(Integer):
+    """A whole number that is not searched: ``low`` is ``high``. A model made with another one can be made again."""
+
+    def allows(self, value: Any) -> bool:
+        """True for a whole number from 1."""
+        return isinstance(value, int) and value >= 1
+
+
+@dataclass(frozen=True)
 class Real:
     """Numbers from ``low`` to ``high``, both included."""
 
@@ -164,7 +173,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         label="Random forest",
         make=_random_forest,
         space={
-            "n_estimators": Integer(200, 200, why=_TREES),
+            "n_estimators": Fixed(200, 200, why=_TREES),
             "max_depth": Integer(2, 10, why="ten is as good as unlimited at some hundreds of patients"),
             "min_samples_leaf": Integer(1, 40, log=True, why=_LEAF),
             "max_features": Real(0.1, 1.0, why="correlated features: from one at a time to all"),
@@ -203,7 +212,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         label="Extremely randomised trees",
         make=_extra_trees,
         space={
-            "n_estimators": Integer(200, 200, why=_TREES),
+            "n_estimators": Fixed(200, 200, why=_TREES),
             "max_depth": Integer(3, 14, why="random cuts waste some levels, so deeper than a forest"),
             "min_samples_leaf": Integer(1, 40, log=True, why=_LEAF),
             "max_features": Real(0.1, 1.0, why="correlated features: from one at a time to all"),

@@ -19,7 +19,7 @@ CONFIG: Stage2Config = from_mapping(Stage2Config, load_preset("paper")["stage2"]
 # One cheap set of hyper-parameters per algorithm.
 CHEAP: dict[str, dict[str, Any]] = {
     "random_forest": {
-        "n_estimators": 200,
+        "n_estimators": 100,
         "max_depth": 4,
         "min_samples_leaf": 5,
         "max_features": 0.4,
@@ -37,7 +37,7 @@ CHEAP: dict[str, dict[str, Any]] = {
         "class_weight": "balanced",
     },
     "extra_trees": {
-        "n_estimators": 200,
+        "n_estimators": 100,
         "max_depth": 5,
         "min_samples_leaf": 3,
         "max_features": 0.5,

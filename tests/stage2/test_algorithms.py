@@ -56,6 +56,15 @@ def test_wrong_names_and_values_are_named():
         build("logistic_regression", {"C": 1.0}, seed=0, n_jobs=1)
 
 
+@pytest.mark.parametrize("name", ["random_forest", "extra_trees"])
+def test_the_number_of_trees_is_not_searched_but_forests_of_other_numbers_can_be_made_again(name):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert {suggest(name, study.ask())["n_estimators"] for _ in range(5)} == {200}
+    assert build(name, {**CHEAP[name], "n_estimators": 100}, seed=0, n_jobs=1).n_estimators == 100
+    with pytest.raises(ConfigError, match=rf"{name}\.n_estimators: found 0"):
+        build(name, {**CHEAP[name], "n_estimators": 0}, seed=0, n_jobs=1)
+
+
 def test_missing_features_and_one_class_are_refused():
     X, y_N = draw(60, 1)
     x_NF = X.to_numpy(copy=True)
