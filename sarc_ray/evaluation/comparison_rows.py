@@ -17,6 +17,7 @@ from sarc_ray.evaluation.outcome_rows import (
     key_of,
     labelled,
     one_class,
+    size_problem,
     with_value,
 )
 from sarc_ray.evaluation.plan import IDEAL, OUTCOME_METRICS, SARC_F
@@ -73,16 +74,27 @@ def add_gap(sheet: Sheet, stratum: Stratum, other: Stratum, outcome: str, *, com
     a = labelled(stratum, outcome, score="score", column="score", comparator=comparator or other.name)
     b = labelled(other, outcome, score="score", column="score")
     methods = {AUROC_GAP: sheet.plan.comparisons[AUROC_GAP]}
-    if add_size_problem(sheet, a, methods):
-        return
-    if b.key.n < sheet.plan.config.min_cell_size:
-        sheet.add_missing(a.key, methods, f"{a.key.comparator} has {b.key.n} rows only")
+    too_small = size_problem(sheet, a, b)
+    if too_small:
+        sheet.add_missing(a.key, methods, too_small)
         return
     found = discrimination.delong_unpaired(
         a.label_N, a.score_N, b.label_N, b.score_N, confidence_level=sheet.plan.config.confidence_level
     )
     shared = comparator is None and bool(stratum.frame["patient_id"].isin(other.frame["patient_id"]).any())
+    untested = _untested(a, b)
+    if untested and not np.isnan(found.difference):
+        sheet.add(a.key, AUROC_GAP, method=methods[AUROC_GAP], estimate=found.difference, na_reason=untested)
+        return
     _add_compared(sheet, a, AUROC_GAP, found, repeated=a.repeated or b.repeated or shared, reason=_lacking(a, b))
+
+
+def _untested(a: LabelledScore, b: LabelledScore) -> str:
+    """Why the gap has neither interval nor p-value: an AUROC of 0 or 1 would count as known without error."""
+    for whose, data in (("", a), (f"{a.key.comparator}: ", b)):
+        if not discrimination.delong_variance(data.label_N, data.score_N) > 0:
+            return f"{whose}interval and p-value left out: DeLong's variance of this AUROC is zero or not defined"
+    return ""
 
 
 def _lacking(a: LabelledScore, b: LabelledScore) -> str:

@@ -26,7 +26,7 @@ from scipy.special import expit, logit
 
 from sarc_ray.errors import EvaluationError
 from sarc_ray.evaluation.comparison_rows import AUROC_GAP, add_gap
-from sarc_ray.evaluation.outcome_rows import LabelledScore, add_metrics, labelled
+from sarc_ray.evaluation.outcome_rows import LabelledScore, add_metrics, labelled, size_problem
 from sarc_ray.evaluation.row_values import analytic_values, interval_values
 from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum
 from sarc_ray.stage2.cross_validation import Fold, make_folds
@@ -96,7 +96,7 @@ def _add_recalibrated(sheet: Sheet, here: LabelledScore) -> None:
     plan = sheet.plan
     after = {name: method for name, method in plan.outcome_metrics.items() if name in _AFTER}
     maps = {name: plan.external_metrics[name] for name in _MAPS if name in plan.external_metrics}
-    key, reason = replace(here.key, comparator=""), _too_few(here)
+    key, reason = replace(here.key, comparator=""), size_problem(sheet, here) or _too_few(here)
     z_N, y_N = _log_odds(here.score_N), here.label_N.astype(np.int64)
     for score, method in RECALIBRATED.items():
         own = replace(key, score=score)
@@ -144,6 +144,10 @@ def _add_transported(sheet: Sheet, here: LabelledScore, there: LabelledScore, na
         return
     if not 0 < share < 1 or not 0 < there.label_N.mean() < 1:
         sheet.add_missing(key, methods, "one class only, here or in the reference")
+        return
+    too_small = size_problem(sheet, here, there)
+    if too_small:
+        sheet.add_missing(key, methods, too_small)
         return
     settings = sheet.bootstrap_settings(
         key.outcome, "transported", name, patient_N=there.patient_N if there.repeated else None
@@ -223,6 +227,10 @@ def _add_membership(
         n_events=int(member_N.sum()),
         comparator=name,
     )
+    too_small = _small_place(member_N, name, least=sheet.plan.config.min_cell_size)
+    if too_small:
+        sheet.add_missing(key, {metric: method}, too_small)
+        return
     try:
         folds = make_folds(member_N, owner, n_splits=_N_SPLITS, n_repeats=1, seed=_seed(sheet, MEMBERSHIP))
     except EvaluationError:
@@ -237,6 +245,15 @@ def _add_membership(
     interval = discrimination.auroc_interval(member_N, member_probability_N, confidence_level=level)
     repeated = np.unique(owner).size < owner.size
     sheet.add(key, metric, method=method, **analytic_values(interval, repeated=repeated))
+
+
+def _small_place(member_N: npt.NDArray[np.int64], name: str, *, least: int) -> str:
+    """Which of the two data sets has too few rows with all values; empty where neither has."""
+    n_here = int(member_N.sum())
+    for whose, n in (("", n_here), (f"{name}: ", len(member_N) - n_here)):
+        if n < least:
+            return f"{whose}{n} rows with all values are below min_cell_size = {least}"
+    return ""
 
 
 def _case_mix(here: pd.DataFrame, there: pd.DataFrame, reference: Reference) -> tuple[pd.DataFrame, list[str]]:

@@ -190,18 +190,25 @@ def one_class(data: LabelledScore) -> str:
 
 def add_size_problem(sheet: Sheet, data: LabelledScore, methods: Mapping[str, str]) -> bool:
     """Add rows with the reason where there are too few rows, or too few of a class, for figures; say whether so."""
-    config, key = sheet.plan.config, data.key
-    n_events = key.n_events or 0
-    reason = ""
-    if key.n < config.min_cell_size:
-        reason = f"n = {key.n} is below min_cell_size = {config.min_cell_size}"
-    elif min(n_events, key.n - n_events) < config.min_events:
-        which = "with" if n_events < config.min_events else "without"
-        found = n_events if which == "with" else key.n - n_events
-        reason = f"{found} rows {which} the outcome are below min_events = {config.min_events}"
+    reason = size_problem(sheet, data)
     if reason:
-        sheet.add_missing(key, methods, reason)
+        sheet.add_missing(data.key, methods, reason)
     return bool(reason)
+
+
+def size_problem(sheet: Sheet, *sets: LabelledScore) -> str:
+    """Why the first of these that is too small is too small; empty where none is. A set of another name is named."""
+    config = sheet.plan.config
+    for data in sets:
+        n, n_events = data.key.n, data.key.n_events or 0
+        whose = "" if data is sets[0] else f"{sets[0].key.comparator}: "
+        if n < config.min_cell_size:
+            return f"{whose}n = {n} is below min_cell_size = {config.min_cell_size}"
+        if min(n_events, n - n_events) < config.min_events:
+            which = "with" if n_events < config.min_events else "without"
+            found = n_events if which == "with" else n - n_events
+            return f"{whose}{found} rows {which} the outcome are below min_events = {config.min_events}"
+    return ""
 
 
 def with_value(stratum: Stratum, column: str) -> Stratum:

@@ -140,6 +140,38 @@ def test_too_few_patients_are_a_reason(here, reference):
     assert "fewer than 20 patients" in row["na_reason"]
 
 
+@pytest.mark.parametrize("small", ["here", "there"])
+@pytest.mark.parametrize("limit", [{"min_cell_size": 150}, {"min_events": 50}])
+def test_both_sets_must_have_the_least_size(here, reference, small, limit):
+    few = Reference(name="test_internal", frame=reference.frame[:120], variables=VARIABLES)
+    plan = make_plan(make_config(subgroups=(), age_band_edges_years=(), n_boot=20, n_boot_curves=5, **limit), [])
+    results = evaluate(*((here[:120], reference) if small == "here" else (here, few)), plan)
+    (name,), whose = limit, "" if small == "here" else "test_internal: "
+    for metric in ("auroc_gap", "ppv_transported", "npv_transported"):
+        row = pick(results, metric, comparator="test_internal")
+        assert row["na_reason"].startswith(whose)
+        assert f"below {name} = " in row["na_reason"]
+        assert np.isnan(row["estimate"])
+    for metric in ("brier", "recalibration_slope"):
+        assert (name in pick(results, metric, score="score_intercept")["na_reason"]) == (small == "here")
+    row = pick(results, "membership_auroc", outcome="case_mix", score="membership", comparator="test_internal")
+    assert ("below min_cell_size = 150" in row["na_reason"]) == (name == "min_cell_size")
+
+
+@pytest.mark.parametrize("perfect", ["here", "there"])
+def test_an_auroc_of_one_is_not_known_without_error(here, reference, perfect):
+    frames = {"here": here, "there": reference.frame}
+    frames[perfect] = frames[perfect].assign(score=0.25 + 0.5 * frames[perfect]["outcome"])
+    row = pick(
+        evaluate(frames["here"], Reference(name="test_internal", frame=frames["there"], variables=())),
+        "auroc_gap",
+        comparator="test_internal",
+    )
+    assert abs(row["estimate"]) > 0.05
+    assert np.isnan([row["ci_low"], row["ci_high"], row["p_value"]]).all()
+    assert row["na_reason"].startswith("interval" if perfect == "here" else "test_internal: interval")
+
+
 def test_an_absent_variable_is_a_reason(here, reference):
     results = evaluate(here.drop(columns="bmi_kg_m2"), reference)
     row = pick(results, "smd", outcome="case_mix", score="bmi_kg_m2", comparator="test_internal")
