@@ -6,6 +6,7 @@ N patients, T threshold probabilities.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -26,35 +27,47 @@ _TOP_AT_LEAST, _TOP_PREVALENCES = 0.5, 3.0
 _CLASSES = ((1, "with", style.VERMILION, "-"), (0, "without", style.BLUE, "--"))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shown:
+    """The patients of a panel, and what its caption says of them."""
+
+    frame: pd.DataFrame
+    with_sarc_f: bool
+    some_lack_it: bool
+    said: str
+
+
 def precision_recall_figure(report: Report, test_set: TestSet) -> style.Figure | Absent:
     """Precision-recall curve of the score, and of SARC-F where it was recorded, over the line of the prevalence."""
     row = report.results.row(test_set.name, "auprc")
     if row is None or np.isnan(row["estimate"]):
         return Absent(reason=why_absent(row, f"No precision-recall curve for the {test_set.label.lower()}"))
-    curves = [("SARC-CXR", "score", style.BLUE, "-", words.estimate(row))]
-    sarc_f = report.results.row(test_set.name, "auroc_delong", score="sarc_f")
-    if sarc_f is not None and not np.isnan(sarc_f["estimate"]):
-        area = words.number(auprc(*labelled(test_set.frame, "sarc_f")))
+    shown = _shown(report, test_set)
+    area = words.number(auprc(*labelled(shown.frame, "score"))) if shown.some_lack_it else words.estimate(row)
+    curves = [("SARC-CXR", "score", style.BLUE, "-", area)]
+    if shown.with_sarc_f:
+        area = words.number(auprc(*labelled(shown.frame, "sarc_f")))
         curves.append(("SARC-F", "sarc_f", style.VERMILION, "--", area))
-    prevalence = float(labelled(test_set.frame, "score")[0].mean())
+    label_N = labelled(shown.frame, "score")[0]
+    prevalence = float(label_N.mean())
     parts = [pd.DataFrame({"score": ["prevalence"], "precision": [prevalence]})]
     with style.canvas(style.WIDTH_IN, 4.7) as figure:
         axes = figure.subplots()
         for label, column, colour, dash, text in curves:
-            curve = pr_curve(*labelled(test_set.frame, column))
+            curve = pr_curve(*labelled(shown.frame, column))
             points = pd.DataFrame({"threshold": curve.threshold, "recall": curve.recall, "precision": curve.precision})
             parts.append(points.assign(score=column))
             recall_G, precision_G = np.append(0, curve.recall), np.append(curve.precision[0], curve.precision)
             steps = axes.step(100 * recall_G, 100 * precision_G, dash, where="pre", color=colour, lw=2)
             steps[0].set_label(f"{label} {text}")
-        _operating_point(axes, report, test_set)
+        _operating_point(axes, report, shown.frame)
         axes.axhline(100 * prevalence, color=style.GREY, lw=1.2, ls=":", label=f"prevalence {prevalence:.3f}")
         axes.set(
             xlabel="Recall (sensitivity)",
             ylabel="Precision (PPV)",
             xlim=(-1.5, 101.5),
             ylim=(-1.5, 101.5),
-            title=f"{test_set.label}, n = {row['n']} ({row['n_events']} with {report.outcome})",
+            title=f"{test_set.label}, n = {label_N.size} ({label_N.sum():.0f} with {report.outcome})",
         )
         axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
         axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
@@ -65,8 +78,8 @@ def precision_recall_figure(report: Report, test_set: TestSet) -> style.Figure |
         title=f"Precision and recall, {test_set.label.lower()}",
         caption=(
             "Of the flagged, how many have the outcome, against how many of those with the outcome are flagged. "
-            f"AUPRC is step-wise average precision with its {100 * report.confidence_level:g}% interval by bootstrap "
-            "of patients. Dotted: the prevalence, which a score without information attains at every recall."
+            f"AUPRC is step-wise average precision{_interval_said(report, shown)}. Dotted: the prevalence, which a "
+            f"score without information attains at every recall.{shown.said}"
         ),
         svg=svg,
         numbers=pd.concat(parts, ignore_index=True)[["score", "threshold", "recall", "precision"]],
@@ -114,9 +127,11 @@ def decision_curve_figure(report: Report, test_set: TestSet) -> style.Figure | A
     row = report.results.row(test_set.name, "brier")
     if row is None or np.isnan(row["estimate"]):
         return Absent(reason=why_absent(row, f"No decision curve for the {test_set.label.lower()}"))
-    table = decision_table(*labelled(test_set.frame, "score"))
-    label_N, sarc_f_N = labelled(test_set.frame, "sarc_f") if "sarc_f" in test_set.frame else (np.empty(0),) * 2
-    if len(label_N):
+    shown = _shown(report, test_set)
+    table = decision_table(*labelled(shown.frame, "score"))
+    n = len(labelled(shown.frame, "score")[0])
+    if shown.with_sarc_f:
+        label_N, sarc_f_N = labelled(shown.frame, "sarc_f")
         table["sarc_f"] = _benefit_of_flags(label_N, sarc_f_N >= SARC_F_CUT, table["threshold"].to_numpy())
     best = float(table["model"].max())
     with style.canvas(style.WIDTH_IN, 4.2) as figure:
@@ -134,7 +149,7 @@ def decision_curve_figure(report: Report, test_set: TestSet) -> style.Figure | A
             ylabel="Net benefit",
             ylim=(-0.35 * max(best, 0.02), 1.15 * max(best, 0.02)),
             xlim=(0, float(percent_T.max())),
-            title=f"{test_set.label}, n = {row['n']}",
+            title=f"{test_set.label}, n = {n}",
         )
         axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
         axes.legend(loc="upper right")
@@ -145,7 +160,7 @@ def decision_curve_figure(report: Report, test_set: TestSet) -> style.Figure | A
         caption=(
             "Net benefit TP/n \u2212 FP/n \u00b7 t/(1 \u2212 t) of testing further whoever has a score of t or more. "
             "Whoever would accept 9 tests in vain for one patient found acts at t = 10%. The uppermost line is the "
-            f"best choice at that t.{_sarc_f_said(len(label_N), row['n'])} The CSV adds the benefit as a share of the "
+            f"best choice at that t.{_sarc_f_said(shown)} The CSV adds the benefit as a share of the "
             "prevalence, and the tests avoided per 100 patients against testing all."
         ),
         svg=svg,
@@ -172,20 +187,39 @@ def _benefit_of_flags(label_N: Float, flag_N: np.ndarray, threshold_T: Float) ->
     return tp - fp * threshold_T / (1 - threshold_T)
 
 
-def _sarc_f_said(n: int, n_all: int) -> str:
-    if not n:
-        return " SARC-F was not recorded."
-    return f" SARC-F flags at {SARC_F_CUT} or more, whatever t" + (f"; {n} patients have it." if n != n_all else ".")
+def _shown(report: Report, test_set: TestSet) -> _Shown:
+    """Where SARC-F was evaluated, the patients who have it: curves of other patients would not compare with its own."""
+    row = report.results.row(test_set.name, "auroc_delong", score="sarc_f")
+    if row is None or np.isnan(row["estimate"]):
+        reason = str(row["na_reason"]) if row is not None and row["na_reason"] else "SARC-F was not recorded"
+        return _Shown(frame=test_set.frame, with_sarc_f=False, some_lack_it=False, said=f" No SARC-F: {reason}.")
+    n_all = len(labelled(test_set.frame, "score")[0])
+    frame = test_set.frame[test_set.frame["sarc_f"].notna()]
+    n = len(labelled(frame, "score")[0])
+    said = f" All curves are of the {n:,} patients of {n_all:,} who have SARC-F." if n < n_all else ""
+    return _Shown(frame=frame, with_sarc_f=True, some_lack_it=n < n_all, said=said)
 
 
-def _operating_point(axes: Axes, report: Report, test_set: TestSet) -> None:
-    found = [report.results.row(test_set.name, metric) for metric in ("sensitivity", "ppv")]
-    recall, precision = (math.nan if row is None else float(row["estimate"]) for row in found)
-    if math.isnan(recall) or math.isnan(precision):
+def _sarc_f_said(shown: _Shown) -> str:
+    return f"{f' SARC-F flags at {SARC_F_CUT} or more, whatever t.' if shown.with_sarc_f else ''}{shown.said}"
+
+
+def _interval_said(report: Report, shown: _Shown) -> str:
+    """The interval of the results table is of all patients."""
+    if shown.some_lack_it:
+        return ""
+    return f" with its {100 * report.confidence_level:g}% interval by bootstrap of patients"
+
+
+def _operating_point(axes: Axes, report: Report, frame: pd.DataFrame) -> None:
+    """Recall and precision of the flags, where both are defined."""
+    label_N, flag_N = labelled(frame, "flag")
+    if not label_N.any() or not flag_N.any():
         return
+    found = float((label_N * flag_N).sum())
     axes.plot(
-        100 * recall,
-        100 * precision,
+        100 * found / label_N.sum(),
+        100 * found / flag_N.sum(),
         "o",
         ms=7,
         color=style.BLUE,

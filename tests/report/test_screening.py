@@ -53,6 +53,40 @@ def test_decision_curve(report):
     assert "SARC-F was not recorded" in external.caption
 
 
+def test_all_curves_of_a_panel_are_of_the_patients_who_have_sarc_f(report):
+    test_set = report.test_sets[0]
+    frame = test_set.frame.assign(sarc_f=test_set.frame["sarc_f"].where(np.arange(len(test_set.frame)) % 3 > 0))
+    changed, known = dataclasses.replace(test_set, frame=frame), frame[frame["sarc_f"].notna()]
+    decision = screening.decision_curve_figure(report, changed)
+    threshold_T = decision.numbers["threshold"]
+    np.testing.assert_array_equal(decision.numbers["model"], net_benefit(known["outcome"], known["score"], threshold_T))
+    treat_all_T = net_benefit(known["outcome"], np.ones(len(known)), threshold_T)
+    np.testing.assert_allclose(decision.numbers["treat_all"], treat_all_T, atol=1e-12)
+    recall = screening.precision_recall_figure(report, changed)
+    assert recall.numbers["precision"].iloc[0] == known["outcome"].mean()
+    curve = pr_curve(known["outcome"], known["score"])
+    own = recall.numbers[recall.numbers["score"] == "score"]
+    np.testing.assert_array_equal(own["precision"], curve.precision)
+    for figure in (decision, recall):
+        assert f"All curves are of the {len(known)} patients of {len(frame)} who have SARC-F." in figure.caption
+    # The interval of the results is that of all patients.
+    assert "interval" not in recall.caption
+
+
+def test_sarc_f_of_too_few_patients_does_not_shrink_the_panel(report):
+    table = report.results.table.copy()
+    few = (table["score"] == "sarc_f") & (table["metric"] == "auroc_delong")
+    table.loc[few, "estimate"] = np.nan
+    table.loc[few, "na_reason"] = "fewer than 20 rows"
+    test_set = report.test_sets[0]
+    frame = test_set.frame.assign(sarc_f=test_set.frame["sarc_f"].where(np.arange(len(test_set.frame)) < 5))
+    changed = dataclasses.replace(report, results=Results(table=table))
+    figure = screening.decision_curve_figure(changed, dataclasses.replace(test_set, frame=frame))
+    assert "No SARC-F: fewer than 20 rows." in figure.caption
+    whole = net_benefit(frame["outcome"], frame["score"], figure.numbers["threshold"])
+    np.testing.assert_array_equal(figure.numbers["model"], whole)
+
+
 @pytest.mark.parametrize(
     "draw",
     [screening.precision_recall_figure, screening.distribution_figure, screening.decision_curve_figure],
