@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from sarc_ray.report import words
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
@@ -140,6 +142,16 @@ def test_every_picture_loads(open_page):
     widths = page.eval_on_selector_all("figure img", "images => images.map((image) => image.naturalWidth)")
     assert len(widths) > 20
     assert min(widths) > 100
+
+
+def test_numbers_are_rounded_as_in_the_tables(open_page):
+    """Halves to even by the binary value: 9 / 16 is 0.562, and 1.005, which lies below its half, 1.00."""
+    page = open_page()
+    cases = [(9 / 16, 3), (11 / 16, 3), (0.5, 0), (1.5, 0), (2.5, 0), (-0.125, 2), (-0.25, 0), (1.005, 2), (0.285, 2)]
+    cases += [(k / n, decimals) for n in (7, 32, 200) for k in range(n + 1) for decimals in (0, 1, 2, 3)]
+    found = page.evaluate("cases => cases.map(([value, decimals]) => printed(value, decimals))", cases)
+    assert found == [words.number(value, decimals) for value, decimals in cases]
+    assert found[:2] == ["0.562", "0.688"]
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -5,10 +5,20 @@
 const byId = (id) => document.getElementById(id);
 const DASH = "\u2013";
 
+/* The nearest number of so many decimals by the value itself, halves to even: as the tables are rounded. Halves are
+   binary fractions, which 30 more decimals tell from everything else. Never minus zero. */
+function rounded(value, decimals) {
+  const tail = Math.abs(value).toFixed(Math.min(decimals + 30, 100)).slice(-30);
+  if (!/^50*$/.test(tail)) return Number(value.toFixed(decimals)) + 0;
+  const below = Math.floor(Math.abs(value) * 10 ** decimals);
+  return (Math.sign(value) * (below + (below % 2))) / 10 ** decimals + 0;
+}
+
 /* A number as the page prints it: fixed decimals, a true minus sign, a dash where it is not defined. */
 function printed(value, decimals) {
   if (!Number.isFinite(value)) return DASH;
-  const text = value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  const digits = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+  const text = rounded(value, decimals).toLocaleString("en-US", digits);
   return text.replace("-", "\u2212");
 }
 
