@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from sarc_ray.errors import EvaluationError
+from sarc_ray.stage2.cross_validation import make_folds
 from sarc_ray.stage2.search import TrialRecord, TrialSpec
 from sarc_ray.tuning import Problem, Searched, fit_finalists
 from tests.stage2.cohort import CHEAP, CONFIG, draw
@@ -28,9 +29,14 @@ def problem():
     return Problem(features=pd.DataFrame(X), outcome_N=np.asarray(y_N), patient_N=np.arange(200))
 
 
-def searched(chosen):
+def searched(chosen, problem):
     finalists = {name: record(name) for name in ("logistic_regression", "lightgbm")}
-    return Searched(records=tuple(finalists.values()), chosen=finalists[chosen], finalists=finalists, folds=())
+    folds = make_folds(
+        problem.outcome_N, problem.patient_N, n_splits=CONFIG.n_splits, n_repeats=CONFIG.n_repeats, seed=1
+    )
+    return Searched(
+        records=tuple(finalists.values()), chosen=finalists[chosen], finalists=finalists, folds=tuple(folds)
+    )
 
 
 def test_an_algorithm_that_learns_nothing_has_no_model_unless_it_is_the_chosen_one(problem, monkeypatch):
@@ -46,9 +52,9 @@ def test_an_algorithm_that_learns_nothing_has_no_model_unless_it_is_the_chosen_o
     monkeypatch.setattr(tuning, "fit_final", no_better_than_chance)
     told = []
     models = fit_finalists(
-        problem, searched("logistic_regression"), CONFIG, seed=1, tell=lambda *progress: told.append(progress)
+        problem, searched("logistic_regression", problem), CONFIG, seed=1, tell=lambda *progress: told.append(progress)
     )
     assert set(models) == {"logistic_regression"}
     assert told[-1] == ("finalists", 2, 2)
     with pytest.raises(EvaluationError, match="no better than chance"):
-        fit_finalists(problem, searched("lightgbm"), CONFIG, seed=1, tell=lambda *_: None)
+        fit_finalists(problem, searched("lightgbm", problem), CONFIG, seed=1, tell=lambda *_: None)
