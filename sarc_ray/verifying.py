@@ -2,7 +2,7 @@
 
 Two steps. The tables in ``results/`` are computed again from scores and labels by the plan that lies beside them. Then
 the report is drawn again into a scratch folder, and its numbers, its texts and its lineage are compared with those that
-are shown. Pictures are left out: the numbers behind each are compared.
+are shown. Of pictures, title, caption and lineage are compared, and the numbers behind each; not what is drawn.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from sarc_ray.run_stage2 import finalists_table
 
 # Sums in another order, and numbers that went through a CSV file.
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
+_SAID_IN_PICTURE = re.compile(r"<title>.*?</desc>", re.DOTALL)
 _PICTURE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
 _LINEAGE = re.compile(r"[Ll]ineage ([0-9a-f]{16})")
 _SHOWN, _LINES = 60, 5
@@ -75,14 +76,15 @@ def verify(run: Run, tell: evaluating.Tell) -> Verification:
         write_report(scratch, content)
         tell("report", 1, 1)
         pairs += _numbers(run, scratch)
-        found = list(_pages(run, scratch))
+        names = [PAGE, TRIPOD_PAGE, *_pictures(scratch)]
+        found = list(_texts(run, scratch, names))
     for name, (shown, again) in pairs:
         found += differences(name, shown, again)
     return Verification(
         tables=len(pairs),
         cells=sum(again.size for _, (_, again) in pairs),
         lineage=content.lineage.hash,
-        differences=tuple([*_lineages(run, content.lineage.hash), *found]),
+        differences=tuple([*_lineages(run, content.lineage.hash, names), *found]),
     )
 
 
@@ -96,39 +98,53 @@ def _results(run: Run, tell: evaluating.Tell) -> Iterator[Pair]:
     frames = {dataset: intake.labelled_scores(run, dataset) for dataset in datasets}
     results = evaluating.results_of(run, plan, frames, tell)
     made: dict[str, Callable[[], pd.DataFrame]] = {
-        "results.parquet": lambda: results,
-        "headline.parquet": lambda: headline_table(results, interval_level=plan.config.interval_level),
-        "algorithms.parquet": lambda: finalists_table(run, datasets, plan.config),
-        "ladder.parquet": lambda: ladder.climb(run, datasets, plan.config),
-        **{f"table_one_{name}.csv": _table_one(frame) for name, frame in frames.items()},
+        "results": lambda: results,
+        "headline": lambda: headline_table(results, interval_level=plan.config.interval_level),
+        "algorithms": lambda: finalists_table(run, datasets, plan.config),
+        "ladder": lambda: ladder.climb(run, datasets, plan.config),
     }
     for name, make in made.items():
-        uri = run.path("results", name)
-        if storage.exists(uri):
-            yield f"results/{name}", (storage.read_table(uri), make())
+        again = make()
+        for ending in ("parquet", "csv"):
+            yield f"results/{name}.{ending}", (_if_there(run.path("results", f"{name}.{ending}")), again)
+    for dataset, frame in frames.items():
+        name = f"table_one_{dataset}.csv"
+        yield f"results/{name}", (_if_there(run.path("results", name)), table_one(frame))
 
 
-def _table_one(frame: pd.DataFrame) -> Callable[[], pd.DataFrame]:
-    return lambda: table_one(frame)
+def _if_there(uri: str) -> pd.DataFrame | None:
+    return storage.read_table(uri) if storage.exists(uri) else None
+
+
+def _pictures(scratch: str) -> list[str]:
+    """Their paths within the report."""
+    uris = storage.list_files(storage.join(scratch, MANUSCRIPT), ".svg")
+    return [f"{MANUSCRIPT}/{uri.rsplit('/', 1)[-1]}" for uri in uris]
+
+
+def _said(name: str, text: str) -> str:
+    """What a page says beside its pictures; of a picture its title and caption."""
+    if name.endswith(".svg"):
+        return "\n".join(_SAID_IN_PICTURE.findall(text))
+    return _PICTURE.sub("", text)
 
 
 def _numbers(run: Run, scratch: str) -> Iterator[Pair]:
     """The numbers behind every table and figure: of the report, and of the one that was drawn now."""
     for uri in storage.list_files(storage.join(scratch, MANUSCRIPT), ".csv"):
         name = uri.rsplit("/", 1)[-1]
-        shown = run.path("report", MANUSCRIPT, name)
-        known = storage.read_table(shown) if storage.exists(shown) else None
+        known = _if_there(run.path("report", MANUSCRIPT, name))
         yield f"report/{MANUSCRIPT}/{name}", (known, storage.read_table(uri))
 
 
-def _pages(run: Run, scratch: str) -> Iterator[str]:
-    """Where a page says something else than the one that was drawn now."""
-    for name in (PAGE, TRIPOD_PAGE):
+def _texts(run: Run, scratch: str, names: Sequence[str]) -> Iterator[str]:
+    """Where a page, or a picture's caption, says something else than the one that was drawn now."""
+    for name in names:
         uri = run.path("report", name)
         if not storage.exists(uri):
             yield f"report/{name}: missing"
             continue
-        shown, again = (_PICTURE.sub("", storage.read_text(page)) for page in (uri, storage.join(scratch, name)))
+        shown, again = (_said(name, storage.read_text(page)) for page in (uri, storage.join(scratch, name)))
         lines = zip(shown.splitlines(), again.splitlines(), strict=False)
         for before, after in itertools.islice((pair for pair in lines if pair[0] != pair[1]), _LINES):
             alike = sum(
@@ -140,8 +156,8 @@ def _pages(run: Run, scratch: str) -> Iterator[str]:
             yield f"report/{name}: has {len(shown.splitlines())} lines, is {len(again.splitlines())}"
 
 
-def _lineages(run: Run, lineage: str) -> Iterator[str]:
-    for name in (PAGE, TRIPOD_PAGE):
+def _lineages(run: Run, lineage: str, names: Sequence[str]) -> Iterator[str]:
+    for name in names:
         uri = run.path("report", name)
         text = storage.read_text(uri) if storage.exists(uri) else ""
         for other in sorted(set(_LINEAGE.findall(text)) - {lineage}):
@@ -174,9 +190,15 @@ def differences(name: str, shown: pd.DataFrame | None, again: pd.DataFrame) -> I
 
 
 def _differs(shown: pd.Series, again: pd.Series) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Numbers beyond rounding, texts that are not the same; missing equals missing, and an empty text."""
+    """Numbers beyond rounding, texts that are not the same; missing equals missing, and an empty text.
+
+    A CSV file's numbers come as texts. Only those with a point may be rounded: digits alone may be an identifier.
+    """
     if all(pd.api.types.is_numeric_dtype(part) and not pd.api.types.is_bool_dtype(part) for part in (shown, again)):
         a_N, b_N = (part.to_numpy(dtype=np.float64, na_value=np.nan) for part in (shown, again))
         return ~np.isclose(a_N, b_N, rtol=_RELATIVE, atol=_ABSOLUTE, equal_nan=True)
     a_N, b_N = (part.astype(object).where(part.notna(), "").astype(str).to_numpy() for part in (shown, again))
-    return np.asarray(a_N != b_N)
+    with_point_N = np.array(["." in a or "." in b for a, b in zip(a_N, b_N, strict=True)], dtype=bool)
+    value_a_N, value_b_N = (pd.to_numeric(pd.Series(text_N), errors="coerce").to_numpy() for text_N in (a_N, b_N))
+    close_N = np.isclose(value_a_N, value_b_N, rtol=_RELATIVE, atol=_ABSOLUTE) & with_point_N
+    return np.asarray((a_N != b_N) & ~close_N)

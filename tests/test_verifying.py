@@ -9,8 +9,11 @@ import pytest
 from sarc_ray import evaluating, intake, reporting, storage, verifying
 from sarc_ray.bundle import load_bundle
 from sarc_ray.errors import ConfigError, StorageError
+from sarc_ray.evaluation.algorithm_table import cross_validated
+from sarc_ray.evaluation.ladder import LadderPlan, ladder_rows
 from sarc_ray.evaluation.plan_file import write_plan
 from sarc_ray.evaluation.results import headline_table
+from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.plans import plan_of
 from sarc_ray.verifying import differences, verify
 from tests import test_reporting as small
@@ -55,6 +58,36 @@ def test_many_differences_are_counted():
     assert found[-1] == "results: x: 9 rows differ"
 
 
+def test_numbers_that_went_through_a_csv_file_may_be_rounded_and_identifiers_may_not():
+    shown = pd.DataFrame({"x": ["0.3000000000000001", "", "1e-05", "3"], "id": ["1234567890123456"] * 4})
+    again = shown.assign(x=[0.3, np.nan, 1.00000000001e-05, 3.0])
+    assert list(differences("cells", shown, again)) == []
+    assert len(list(differences("cells", shown, again.assign(x=[0.3001, np.nan, 1e-05, 4.0])))) == 2
+    assert len(list(differences("cells", shown, again.assign(id="1234567890123457")))) == 4
+    assert list(differences("cells", shown, again.assign(x=["0.3", "1.5", "1e-05", "3"]))) == [
+        "cells: row 2, x: shows , is 1.5"
+    ]
+
+
+def climbed():
+    """A ladder of its own columns."""
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({"patient_id": np.arange(80), "outcome": np.resize([1.0, 0.0], 80)})
+    rungs = ("clinical", "means", "uncertainties")
+    frame = frame.assign(**{rung: frame["outcome"] + rng.normal(0, 1, 80) for rung in rungs})
+    plan = {"dataset": "test_internal", "algorithm": "logistic_regression", "run_id": "r"}
+    plan |= {"confidence_level": 0.95, "min_cell_size": 10}
+    tables = [ladder_rows(frame, rungs, plan=LadderPlan(learner=name, **plan)) for name in ("chosen", "ridge")]
+    return pd.concat(tables, ignore_index=True)
+
+
+def compared():
+    """One algorithm in cross-validation."""
+    trial = {"algorithm": "logistic_regression", "cv_auroc_mean": 0.8, "cv_auroc_se": 0.02, "oof_f1": 0.5}
+    trial |= {"pruned": False, "seconds": 1.0, "finalist": True, "chosen": True, "params": "{}"}
+    return cross_validated(pd.DataFrame([trial]), confidence_level=0.95)
+
+
 def silent(what, done, total):
     """Shows no progress."""
 
@@ -80,6 +113,10 @@ def run(tmp_path_factory):
     results = evaluating.results_of(run, plan, frames, silent)
     run.write_result("results", results)
     run.write_result("headline", headline_table(results, interval_level=0.9))
+    run.write_result("ladder", climbed())
+    run.write_result("algorithms", compared())
+    frame = intake.labelled_scores(run, "test_internal")
+    storage.write_table(run.path("results", "table_one_test_internal.csv"), table_one(frame))
     storage.write_text(run.path("results", evaluating.PLAN), write_plan(plan))
     small.finish(run, "evaluate", rows=len(results))
     reporting.report(run)
@@ -88,7 +125,9 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def settings_unchanged(monkeypatch):
-    """The chain of fingerprints down to the manifests, which this run does not have."""
+    """The chain of fingerprints down to the manifests, and the search, which this run does not have."""
+    monkeypatch.setattr(verifying, "finalists_table", lambda run, datasets, evaluation: compared())
+    monkeypatch.setattr(verifying.ladder, "climb", lambda run, datasets, evaluation: climbed())
     monkeypatch.setattr(verifying.stages, "finished", lambda run, stage: run.finished(stage))
 
 
@@ -109,6 +148,28 @@ def test_a_report_is_true_until_someone_changes_a_number(run, settings_unchanged
     assert any(line.startswith("results/results.parquet: ci_low: ") for line in seen)
     for uri, data in kept.items():
         storage.write_bytes(uri, data)
+
+
+def test_pictures_and_csv_twins_are_looked_at_too(run, settings_unchanged):
+    first, second = storage.list_files(run.path("report", "manuscript"), ".svg")[:2]
+    twin, lost = run.path("results", "results.csv"), run.path("results", "headline.csv")
+    kept = {uri: storage.read_bytes(uri) for uri in (first, second, twin, lost)}
+    for uri in (first, lost):
+        storage.remove_tree(uri)
+    lineage = run.finished("report")["facts"]["lineage"]
+    storage.write_text(second, storage.read_text(second).replace(lineage, "0123456789abcdef"))
+    cells = storage.read_table(twin)
+    cells.loc[0, "estimate"] = "7.25"
+    storage.write_table(twin, cells)
+    seen = verify(run, silent).differences
+    name, other = (f"report/manuscript/{uri.rsplit('/', 1)[-1]}" for uri in (first, second))
+    assert f"{name}: missing" in seen
+    assert f"{other}: lineage 0123456789abcdef, is {lineage}" in seen
+    assert "results/headline.csv: missing" in seen
+    assert any(line.startswith("results/results.csv: row 1, estimate: shows 7.25, is ") for line in seen)
+    for uri, data in kept.items():
+        storage.write_bytes(uri, data)
+    assert verify(run, silent).differences == ()
 
 
 def test_pictures_and_settings_must_be_those_of_the_report(run, settings_unchanged, monkeypatch):
