@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from sarc_ray.cohort.splits import TEST_EXTERNAL
 from sarc_ray.evaluation.external_rows import CASE_MIX, LOG_ODDS, MEMBERSHIP, RECALIBRATED
 from sarc_ray.report import words
 from sarc_ray.report.content import Absent, Report
@@ -32,7 +33,7 @@ def recalibration_view(report: Report) -> Table | Absent:
     table = report.results.table
     sets = list(table.loc[table["score"].isin(RECALIBRATED), "dataset"].unique())
     if not sets:
-        return Absent(reason="No external test set was evaluated, so nothing can be said of recalibration elsewhere.")
+        return Absent(reason=_why_none(report))
     dataset, kept = str(sets[0]), list[Mapping[str, Any]]()
     rows = [
         (label, *(_cell(report, dataset, metric, score, kept) for score in MAPS)) for metric, label in _METRICS.items()
@@ -85,6 +86,15 @@ def case_mix_view(report: Report) -> Table | None:
         rows=tuple(lines),
         note=note + (f" {words.DASH} {'; '.join(reasons)}." if reasons else ""),
         numbers=rows.reset_index(drop=True),
+    )
+
+
+def _why_none(report: Report) -> str:
+    if TEST_EXTERNAL not in set(report.results.table["dataset"]):
+        return "No external test set was evaluated, so nothing can be said of recalibration elsewhere."
+    return (
+        "The results of the external test set hold nothing of recalibration: they are of an earlier release, or their "
+        "plan leaves it out. Evaluate again (sarc-ray evaluate)."
     )
 
 

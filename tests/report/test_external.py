@@ -50,5 +50,15 @@ def test_case_mix_is_told_variable_by_variable(report, results):
 def test_without_an_external_set_the_page_says_so(report, results):
     alone = Results(table=results.table[results.table["dataset"] == "test_internal"])
     content = dataclasses.replace(report, results=alone)
-    assert isinstance(recalibration_view(content), Absent)
+    found = recalibration_view(content)
+    assert isinstance(found, Absent)
+    assert "No external test set was evaluated" in found.reason
     assert case_mix_view(content) is None
+
+
+def test_results_of_an_earlier_release_are_to_be_made_again(report, results):
+    table = results.table[results.table["score"] == "score"]
+    found = recalibration_view(dataclasses.replace(report, results=Results(table=table)))
+    assert isinstance(found, Absent)
+    assert "No external test set" not in found.reason
+    assert "Evaluate again (sarc-ray evaluate)" in found.reason
