@@ -151,7 +151,7 @@ class Tally:
         """Seconds of workers by part, per row, and rows per second of one worker that did this part alone."""
         return {
             part: {
-                "worker_seconds": round(seconds, 3),
+                "worker_seconds": round(seconds, 6),
                 "seconds_per_row": round(seconds / self.n_timed, 6) if self.n_timed else 0.0,
                 "rows_per_worker_second": round(self.n_timed / seconds, 3) if seconds > 0 else 0.0,
             }
@@ -313,7 +313,7 @@ class Watch:
             "reasons": {name: count for name, count in self._tally.reasons.items() if name},
             "rows_per_second": now.rows_per_second,
             "seconds_left": 0.0 if state == "finished" else now.seconds_left,
-            "worker_seconds": {part: round(seconds, 3) for part, seconds in self._tally.seconds.items()},
+            "worker_seconds": {part: round(seconds, 6) for part, seconds in self._tally.seconds.items()},
             "memory": {
                 "driver_peak_bytes": peak_bytes(),
                 "largest_worker_peak_bytes": self._tally.peak_bytes or None,

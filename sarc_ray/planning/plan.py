@@ -21,7 +21,7 @@ from sarc_ray.bundle import BundleSpec, verify_bundle
 from sarc_ray.cohort.schema import read_manifest
 from sarc_ray.distributed import cluster
 from sarc_ray.distributed.sample import TimedSample, scorers_of_node, time_sample
-from sarc_ray.errors import ConfigError, Outcome, Reason
+from sarc_ray.errors import ConfigError
 from sarc_ray.instruments import BYTES_COLUMN, seconds_column
 from sarc_ray.pipeline import Tell, silent
 from sarc_ray.planning.census import Census, take_census
@@ -188,8 +188,8 @@ def row_cost(sample: TimedSample, *, threads: int) -> RowCost:
 
 def _seen_by_networks(table: pa.Table) -> npt.NDArray[np.float64]:
     """Shape (N,): 1 for rows that the networks saw, and 0 for the others, which cost them nothing."""
-    seen_N = pc.or_(pc.equal(table["outcome"], Outcome.SCORED), pc.equal(table["reason"], Reason.OUT_OF_DISTRIBUTION))
-    return seen_N.to_numpy().astype(np.float64)
+    seen_N: npt.NDArray[np.float64] = pc.is_valid(table["ood_distance"]).to_numpy().astype(np.float64)
+    return seen_N
 
 
 def _working_nodes() -> list[dict[str, float]]:
