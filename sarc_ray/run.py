@@ -33,6 +33,7 @@ from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.cohort.selection import EligibilityConfig
 from sarc_ray.cohort.splits import SplitConfig
 from sarc_ray.distributed.settings import EngineConfig, PlanConfig
+from sarc_ray.drift.settings import DriftConfig
 from sarc_ray.errors import ConfigError, StorageError
 from sarc_ray.evaluation.plan import EvaluationConfig
 from sarc_ray.imaging.preprocess import PreprocessConfig
@@ -123,6 +124,7 @@ class RunConfig:
     stage2: Stage2Config
     score: ScoreConfig
     evaluation: EvaluationConfig
+    drift: DriftConfig
     engine: EngineConfig
     plan: PlanConfig
 

@@ -101,7 +101,7 @@ def lineage(run: Run, stage: str, inputs: Any) -> dict[str, Any]:
 
 def run_id(run: Run) -> str:
     """Names the run in tables: its name and its configuration. The same run on another engine has the same id."""
-    decisive = {key: value for key, value in to_mapping(run.config).items() if key not in ("engine", "plan")}
+    decisive = {key: value for key, value in to_mapping(run.config).items() if key not in ("drift", "engine", "plan")}
     return f"{run.config.run.name}-{fingerprint_of(decisive)[:8]}"
 
 

@@ -19,7 +19,7 @@ ORDER = (
     ("imaging",),
     ("simulate",),
     ("stage1", "stage2", "judging"),
-    ("evaluation",),
+    ("evaluation", "drift"),
     ("report",),
     ("bundle", "model_card"),
     ("scoring", "exporting"),
@@ -45,11 +45,12 @@ ORDER = (
         "inspection",
         "planning",
         "population",
+        "drifting",
     ),
     ("cli",),
 )
 LEVEL = {room: level for level, group in enumerate(ORDER) for room in group}
-WITHOUT_TORCH = ("cohort", "stats", "imaging", "simulate", "stage2", "evaluation", "report")
+WITHOUT_TORCH = ("cohort", "stats", "imaging", "simulate", "stage2", "evaluation", "drift", "report")
 WITHOUT_RAY = (
     *WITHOUT_TORCH,
     "stage1",

@@ -99,6 +99,7 @@ def test_the_reference_names_every_exit_code():
         exits.REFUSED,
         exits.GOAL_MISSED,
         exits.DIFFERS,
+        exits.DRIFTED,
         exits.INTERRUPTED,
         exits.TERMINATED,
         *(code for _, code, _ in exits.EXIT_CODES),

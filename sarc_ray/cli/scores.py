@@ -1,4 +1,4 @@
-"""Verbs that use a bundle: plan, score, explain, recalibrate."""
+"""Verbs that use a bundle or its scores: plan, score, summary, drift, explain, recalibrate."""
 
 from __future__ import annotations
 
@@ -110,6 +110,52 @@ def summary(
     shown = population.write_summary(table, to, population.load_run_for(table, set_ or []))
     n_left_out = int(shown["suppressed"].sum())
     console.print(f"wrote {to}: {len(shown)} rows, {n_left_out} with counts left out", highlight=False, soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples: sarc-ray drift URL --until 2025-06 --save-reference reference.json; "
+    "sarc-ray drift URL --since 2025-07 --reference reference.json --to out"
+)
+def drift(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A finished score table, any fsspec URL.")],
+    reference: Annotated[
+        str | None, typer.Option("--reference", metavar="URL", help="Compare with it: a file kept earlier, or a table.")
+    ] = None,
+    save_reference: Annotated[
+        str | None, typer.Option("--save-reference", metavar="FILE", help="Keep counts of this table: .json.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="URL", help="Folder for the comparison.")] = None,
+    manifest: Annotated[
+        str | None, typer.Option("--manifest", metavar="URL", help="Adds what an inventory knows of each image.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="MONTH", help="First month of TABLE: YYYY-MM.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="MONTH", help="Last month of TABLE.")] = None,
+    set_: SetOption = None,
+) -> None:
+    """Compare scores, uncertainties, gate and patients with a reference, by month, site and device; needs no labels.
+
+    Exit code 9 when something has drifted; limits: --set drift.psi_drift=0.3 and others.
+    """
+    with console.status("loading"):
+        from sarc_ray import drifting
+
+    request = drifting.DriftRequest(
+        table=table,
+        reference=reference,
+        save_reference=save_reference,
+        to=to,
+        manifest=manifest,
+        since=since,
+        until=until,
+    )
+    run = drifting.load_run_for(request, set_ or [])
+    with console.status("comparing"):
+        watched = drifting.watch(request, run)
+    drifting.print_watched(console, watched, request)
+    if watched.drifted:
+        raise typer.Exit(code=exits.DRIFTED)
 
 
 @app.command(epilog="Examples: sarc-ray explain --bundle URL chest.dcm --to out; same with manifest.csv or list.txt")
