@@ -11,6 +11,7 @@ SarcRayError
 |-- TrainingError     an ensemble member failed after all retries
 |   +-- ConstantMemberError  a training ended in a network that no longer looks at its pictures
 |-- EvaluationError   labels and scores cannot be brought together
+|-- ExportError       a radiograph's header lacks what an archive files by
 +-- ImageError        one image cannot be used; becomes an outcome row, never a crash
 
 Messages name the thing, the value found, what is allowed and the remedy.
@@ -64,6 +65,10 @@ class ConstantMemberError(TrainingError):
 
 class EvaluationError(SarcRayError, ValueError):
     """Scores and labels cannot be evaluated together."""
+
+
+class ExportError(SarcRayError, ValueError):
+    """Nothing can be filed beside a radiograph; the message quotes nothing of its header."""
 
 
 class Outcome(StrEnum):

@@ -152,6 +152,8 @@ def print_explained(console: Console, explained: Explained, to: str) -> None:
     for reason, n in zip(map(Reason, map(str, counts.index)), counts, strict=True):
         why = f": {REASONS[reason].meaning}" if reason else ""
         console.print(f"{n:6} {REASONS[reason].outcome}{why}", highlight=False, soft_wrap=True)
+    for cause, n in explained.unfiled.items():
+        console.print(f"{n:6} without DICOM: {cause}", highlight=False, soft_wrap=True)
     console.print(f"{explained.n_pictures:6} pictures and {TABLE} in {to}", highlight=False, soft_wrap=True)
 
 

@@ -19,8 +19,9 @@ import json
 import os
 import posixpath
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import pandas as pd
@@ -29,8 +30,8 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from fsspec.asyn import AsyncFileSystem, sync
 
-from sarc_ray.errors import StorageError
-from sarc_ray.store_errors import refuses_credentials, trouble
+from sarc_ray.errors import SarcRayError, StorageError
+from sarc_ray.store_errors import is_of_a_store, refuses_credentials, trouble
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 _CONCURRENT_READS = 64
@@ -261,6 +262,37 @@ def write_bytes(uri: str, data: bytes) -> None:
         fs.mv(temporary, path)
     except Exception as error:  # every store has its own family of errors
         raise trouble(uri, "written", error) from error
+
+
+@contextlib.contextmanager
+def writing(uri: str) -> Iterator[BinaryIO]:
+    """A file to write an object of any size into; where the block raises, the object stays as it was.
+
+    Raises:
+        StorageError: the store, or the disk that holds the object until it is whole, refuses the write.
+    """
+    fs, path = filesystem(uri)
+    local = "file" in fs.protocol
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = f"{path}.{os.getpid()}.tmp" if local else os.path.join(folder, "object")
+        try:
+            if local:
+                fs.makedirs(posixpath.dirname(path), exist_ok=True)
+            with open(temporary, "wb") as sink:
+                yield sink
+            if local:
+                os.replace(temporary, path)
+            else:
+                fs.put_file(temporary, path)
+        except SarcRayError:
+            raise
+        except Exception as error:  # every store has its own family of errors
+            if not is_of_a_store(error):
+                raise
+            raise trouble(uri, "written", error) from error
+        finally:
+            if local and os.path.exists(temporary):
+                os.remove(temporary)
 
 
 def create_bytes(uri: str, data: bytes) -> bool:

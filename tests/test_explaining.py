@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -116,6 +117,62 @@ def test_nothing_that_is_written_names_a_patient(folder, explained, tmp_path):
     assert CANARY not in printed.output
     # The search would find it where it is.
     assert CANARY.encode() in (folder / f"{CANARY}-0.dcm").read_bytes()
+
+
+def test_overlays_become_secondary_captures_in_the_radiographs_own_studies(folder, explained, tmp_path):
+    arguments = ["explain", "--bundle", BUNDLE, str(folder / "manifest.csv"), "--to", str(tmp_path)]
+    result = CliRunner().invoke(app, [*arguments, "--format", "dicom"])
+    assert result.exit_code == 0, result.output
+    assert "6 pictures and explanations.csv" in result.output
+    assert CANARY not in result.output
+    rows = explained.table["row_id"][:3]
+    expected = {explaining.picture_name(row, target, "dicom") for row in rows for target in TARGETS}
+    assert {path.name for path in tmp_path.iterdir()} == expected | {"explanations.csv"}
+    assert CANARY not in (tmp_path / "explanations.csv").read_text()
+    for number, row in enumerate(rows):
+        source = pydicom.dcmread(folder / f"{CANARY}-{number}.dcm")
+        found = [pydicom.dcmread(tmp_path / f"{row}-{target}.dcm") for target in TARGETS]
+        assert {capture.StudyInstanceUID for capture in found} == {source.StudyInstanceUID}
+        assert {str(capture.PatientName) for capture in found} == {str(source.PatientName)}
+        assert len({capture.SeriesInstanceUID for capture in found}) == 1
+        assert [int(capture.InstanceNumber) for capture in found] == [1, 2]
+        for capture in found:
+            assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+            assert capture.DeviceSerialNumber == load_bundle(BUNDLE).model_id
+            picture = capture.pixel_array
+            assert picture.shape[1] > 1000
+            assert picture.std() > 10
+            # A heat map is in colour.
+            assert np.ptp(picture.astype(int), axis=2).max() > 50
+
+
+def test_both_formats_show_the_same_but_for_the_warning(folder, explained, tmp_path):
+    image = str(folder / f"{CANARY}-0.dcm")
+    both = explaining.explain(BUNDLE, [image], str(tmp_path), limits=LIMITS, threads=1, formats=("png", "dicom"))
+    assert both.n_pictures == 4
+    name = f"{explained.table['row_id'][0]}-{TARGETS[0]}"
+    capture = pydicom.dcmread(tmp_path / f"{name}.dcm").pixel_array
+    with Image.open(tmp_path / f"{name}.png") as picture:
+        png = np.asarray(picture.convert("RGB"))
+    assert png.shape == capture.shape
+    assert not np.array_equal(png, capture)
+
+
+def test_a_radiograph_that_no_archive_could_file_is_told(folder, tmp_path):
+    dataset = pydicom.dcmread(folder / f"{CANARY}-1.dcm")
+    del dataset.StudyInstanceUID
+    dataset.save_as(tmp_path / "chest.dcm")
+    arguments = ["explain", "--bundle", BUNDLE, str(tmp_path / "chest.dcm"), "--to", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*arguments, "--format", "dicom"])
+    assert result.exit_code == exits.REFUSED, result.output
+    assert "1 without DICOM: the header has no valid StudyInstanceUID" in result.output
+    assert CANARY not in result.output
+
+
+def test_without_highdicom_the_extra_is_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'sarc-ray\[dicom\]'"):
+        explaining.explain(BUNDLE, [], str(tmp_path), limits=LIMITS, threads=1, formats=("dicom",))
 
 
 def test_lists_images_and_manifests_may_be_mixed_and_each_image_counts_once(folder):

@@ -202,3 +202,25 @@ def test_another_writer_that_was_first_is_no_failure(monkeypatch, error):
 
     monkeypatch.setattr(storage, "filesystem", lambda uri: (Store(), uri))
     assert not storage.create_bytes("simple", b"one")
+
+
+def test_an_object_is_written_piece_by_piece_and_appears_as_a_whole(folder):
+    uri = storage.join(folder, "new/big.bin")
+    with storage.writing(uri) as sink:
+        sink.write(b"one")
+        assert not storage.exists(uri)
+        sink.write(b"two")
+    assert storage.read_bytes(uri) == b"onetwo"
+    with pytest.raises(TypeError), storage.writing(uri) as sink:
+        sink.writelines([b"three", 4])
+    assert storage.read_bytes(uri) == b"onetwo"
+    assert [file.rsplit("/", 1)[1] for file in storage.list_files(storage.parent(uri))] == ["big.bin"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_our_words(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(StorageError, match=r"cannot be written .*; check permissions"),
+        storage.writing(str(tmp_path / "file" / "big.bin")),
+    ):
+        pytest.fail("there is nothing to write into")

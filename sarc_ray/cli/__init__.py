@@ -8,7 +8,7 @@ from __future__ import annotations
 import typer
 
 from sarc_ray import exits
-from sarc_ray.cli import cohorts, models, results, scores, tools
+from sarc_ray.cli import cohorts, exports, models, results, scores, tools
 
 app = typer.Typer(
     name="sarc-ray",
@@ -20,6 +20,7 @@ app = typer.Typer(
 # A group without a name puts its verbs beside the others; help lists them in this order.
 for _group in (cohorts.app, models.app, scores.app, results.app, tools.app):
     app.add_typer(_group)
+app.add_typer(exports.app, name="export")
 app.add_typer(tools.bundle_app, name="bundle")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -12,6 +13,13 @@ from sarc_ray.cli.terminal import SetOption, console, load, run_stage, score_dat
 from sarc_ray.errors import ConfigError
 
 app = typer.Typer()
+
+
+class PictureFormat(StrEnum):
+    """What ``explain`` draws into."""
+
+    PNG = "png"
+    DICOM = "dicom"
 
 
 @app.command(epilog="Example: sarc-ray plan --bundle URL --manifest URL --nodes 20 --set plan.price_per_node_hour=0.8")
@@ -166,9 +174,14 @@ def explain(
     bundle: Annotated[str, typer.Option("--bundle", metavar="URL", help="The model.")],
     to: Annotated[str, typer.Option("--to", metavar="URL", help="Folder for the pictures and explanations.csv.")],
     threads: Annotated[int, typer.Option("--threads", min=1, help="Of the networks, on a CPU.")] = 1,
+    format_: Annotated[
+        list[PictureFormat] | None,
+        typer.Option("--format", help="Of the overlays; repeat for both. dicom: for the images' own archive."),
+    ] = None,
 ) -> None:
     """Show where the networks look: an overlay per target and image, and the predictions as a table; starts no Ray.
 
+    Overlays are PNG unless asked for otherwise. With --format dicom they carry the patient's own identifiers.
     Exit code 4 when no image could be read.
     """
     with console.status("loading"):
@@ -176,8 +189,9 @@ def explain(
         from sarc_ray.inspection.request import settings_for
 
     limits = settings_for(bundle, None).limits
+    formats = [str(name) for name in format_ or [PictureFormat.PNG]]
     with screen.stage_progress(console, "explain") as tell:
-        explained = explaining.explain(bundle, images, to, limits=limits, threads=threads, tell=tell)
+        explained = explaining.explain(bundle, images, to, limits=limits, threads=threads, formats=formats, tell=tell)
     screen.print_explained(console, explained, to)
     if not explained.n_pictures:
         raise typer.Exit(code=exits.REFUSED)
