@@ -16,7 +16,6 @@ N images of S rows and columns; M members.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sarc_ray import __version__, storage
+from sarc_ray import storage
 from sarc_ray.cohort.definitions import OutcomeConfig
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.config import from_mapping, to_mapping
@@ -35,6 +34,7 @@ from sarc_ray.errors import BundleError, ConfigError, SchemaVersionError, Storag
 from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.instruments import Stopwatch
 from sarc_ray.model_card import model_card
+from sarc_ray.versions import versions_of_installed
 
 if TYPE_CHECKING:  # torch, scikit-learn and skops are imported only where a model is read
     from sarc_ray.stage1.checkpoint import LoadedMember
@@ -265,7 +265,7 @@ def write_bundle(
         "stage2": {"algorithm": stage2.algorithm, "params": dict(stage2.params), "features": [*stage2.feature_names]},
         **stage2.stated(),
         "metrics": _plain(metrics),
-        "packages": _package_versions(),
+        "packages": versions_of_installed(_PACKAGES),
         "lineage": _plain(lineage),
     }
     files[CARD] = model_card(manifest, spec).encode("utf-8")
@@ -355,6 +355,13 @@ def load_bundle(uri: str) -> Bundle:
             )
     ensembles = tuple(tuple(of_target) for of_target in members)
     return Bundle(manifest=manifest, members=ensembles, ood=reference, stage2=stage2)
+
+
+def read_stage2(uri: str) -> Stage2Model:
+    """Read classifier, calibration and threshold, and none of the networks; raises as :func:`load_bundle`."""
+    from sarc_ray.stage2.persist import from_bytes
+
+    return from_bytes(_read_checked(uri, STAGE2, read_manifest_of(uri)))
 
 
 def require_preprocessing(spec: BundleSpec, given: PreprocessConfig) -> None:
@@ -491,8 +498,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _package_versions() -> dict[str, str]:
-    installed = {str(d.metadata["Name"]).lower() for d in importlib.metadata.distributions()}
-    return {"sarc-ray": __version__} | {p: importlib.metadata.version(p) for p in _PACKAGES if p in installed}

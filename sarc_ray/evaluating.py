@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sarc_ray import intake, stages, storage
+from sarc_ray.bundle import read_stage2
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL
 from sarc_ray.distributed import cluster
 from sarc_ray.distributed.bootstrap import map_blocks
@@ -107,7 +108,12 @@ def _spread(run: Run, n_rows: int) -> Iterator[MapBlocks]:
 
 
 def _reference(run: Run, frames: Mapping[str, pd.DataFrame]) -> Reference:
-    return Reference(name=TEST_INTERNAL, frame=frames[TEST_INTERNAL], variables=run.config.clinical_features)
+    return Reference(
+        name=TEST_INTERNAL,
+        frame=frames[TEST_INTERNAL],
+        variables=run.config.clinical_features,
+        calibration=read_stage2(run.path("bundle")).calibration,
+    )
 
 
 def _truth(run: Run, dataset: str) -> pd.DataFrame | None:

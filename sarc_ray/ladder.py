@@ -93,5 +93,6 @@ def _plan(run: Run, evaluation: EvaluationConfig, dataset: str, *, learner: str,
         algorithm=algorithm,
         confidence_level=evaluation.confidence_level,
         min_cell_size=evaluation.min_cell_size,
+        min_events=evaluation.min_events,
         run_id=stages.run_id(run),
     )

@@ -43,7 +43,7 @@ from sarc_ray.run import Run, fingerprint_of
 
 Tell = Callable[[str, int, int], None]
 # Raised when the page shows something else for the same results.
-REPORT_VERSION = 6
+REPORT_VERSION = 7
 _NOBODY = "no such patient was scored"
 _LABELS = {TEST_INTERNAL: "Internal test set", TEST_EXTERNAL: "External test set"}
 _PARTS = {TRAIN: "Training", TUNE: "Tuning", TEST_INTERNAL: "Internal test"}
@@ -127,7 +127,7 @@ def gather(run: Run) -> Report:
         test_sets=test_sets,
         table_one=_tables_one(run, cohort, names),
         results=results,
-        operating=_operating(manifest),
+        operating=operating_of(manifest),
         search=_search(run),
         ladder=_ladder(run),
         retrained=_retrained(run, names),
@@ -199,7 +199,8 @@ def _explained(bundle: Bundle | Absent, internal: TestSet | None, *, seed: int) 
     }
 
 
-def _operating(manifest: BundleManifest) -> Operating:
+def operating_of(manifest: BundleManifest) -> Operating:
+    """What a bundle decided about calibration and threshold."""
     points = pd.DataFrame(list(manifest.thresholds))
     points.insert(2, "said", [said_of_rule(point) for point in manifest.thresholds])
     return Operating(calibration=manifest.calibration, said=said_of_calibration(manifest.calibration), points=points)

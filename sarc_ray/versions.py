@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from sarc_ray import __version__
@@ -27,6 +28,12 @@ def installed_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "absent"
     return versions
+
+
+def versions_of_installed(names: Sequence[str]) -> dict[str, str]:
+    """Version of this package and of those of the named packages that are installed."""
+    installed = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
+    return {"sarc-ray": __version__} | {name: importlib.metadata.version(name) for name in names if name in installed}
 
 
 @functools.cache

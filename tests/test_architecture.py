@@ -32,6 +32,7 @@ ORDER = (
     ("ladder",),
     ("evaluating",),
     ("pipeline", "reporting", "verifying", "held_out", "explaining", "recalibrating"),
+    ("site_figures",),
     (
         "demo",
         "proof",

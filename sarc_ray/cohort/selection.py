@@ -84,13 +84,13 @@ def select(
         ManifestError: a criterion needs a column that the manifest lacks.
     """
     frame = frame.reset_index(drop=True)
-    steps = [_step("screened", frame, frame)]
+    steps = [flow_step("screened", frame, frame)]
     for label, keep in _criteria(frame, config, outcome, require_alm):
         before, frame = frame, frame[keep.loc[frame.index]]
-        steps.append(_step(label, before, frame))
+        steps.append(flow_step(label, before, frame))
     if config.one_image_per_patient:
         before, frame = frame, index_images(frame)
-        steps.append(_step("index image: one per patient, nearest to the measurement", before, frame))
+        steps.append(flow_step("index image: one per patient, nearest to the measurement", before, frame))
     return Selection(frame=frame.reset_index(drop=True), flow=tuple(steps))
 
 
@@ -105,7 +105,8 @@ def index_images(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame.index.isin(chosen)]
 
 
-def _step(label: str, before: pd.DataFrame, after: pd.DataFrame) -> FlowStep:
+def flow_step(label: str, before: pd.DataFrame, after: pd.DataFrame) -> FlowStep:
+    """A step that left the rows ``after`` of the rows ``before``; both have ``patient_id``."""
     n_patients = after["patient_id"].nunique()
     return FlowStep(
         label=label,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sarc_ray.evaluation.plan import EvaluationConfig
-from sarc_ray.evaluation.rows import numbers, seed_of
+from sarc_ray.evaluation.rows import numbers, seed_of, size_reason
 from sarc_ray.stats import bootstrap
 from sarc_ray.stats.arrays import normal_quantile
 
@@ -88,8 +88,8 @@ def algorithm_table(
     known = {"algorithm": algorithm, "chosen": chosen, "dataset": dataset, "params": ""}
     label_N = numbers(frame, "outcome")
     size = {"n": len(frame), "n_events": int(label_N.sum())}
-    if len(frame) < config.min_cell_size:
-        reason = f"n = {len(frame)} is below min_cell_size = {config.min_cell_size}"
+    reason = size_reason(**size, min_cell_size=config.min_cell_size, min_events=config.min_events)
+    if reason:
         return _table([{**known, **size, "metric": name, "na_reason": reason} for name in bootstrap.METRICS])
     patient_N = pd.factorize(frame["patient_id"])[0]
     intervals = bootstrap.bootstrap_metrics(

@@ -21,10 +21,9 @@ from sarc_ray.evaluation.outcome_rows import (
     with_value,
 )
 from sarc_ray.evaluation.plan import IDEAL, OUTCOME_METRICS, SARC_F
-from sarc_ray.evaluation.row_values import analytic_values, interval_values
+from sarc_ray.evaluation.row_values import compared_values, interval_values
 from sarc_ray.evaluation.rows import MISSING, Sheet, Stratum
 from sarc_ray.stats import bootstrap, discrimination
-from sarc_ray.stats.arrays import Interval
 from sarc_ray.stats.hypothesis import mcnemar
 
 AUROC_GAP = "auroc_gap"
@@ -60,7 +59,7 @@ def add_gap_rows(sheet: Sheet, strata: Sequence[Stratum], outcome: str) -> None:
         if level and level != MISSING:
             by_column.setdefault(column, []).append(stratum)
     for levels in by_column.values():
-        largest = max(levels, key=lambda stratum: key_of(stratum, outcome, score="score").n)
+        largest = max(levels, key=lambda stratum: key_of(stratum, outcome, score="score").n or 0)
         for stratum in levels:
             if stratum is not largest:
                 add_gap(sheet, stratum, largest, outcome)
@@ -155,12 +154,10 @@ def _add_compared(
     repeated: bool,
     reason: str,
 ) -> None:
-    interval = Interval(estimate=found.difference, ci_low=found.ci_low, ci_high=found.ci_high)
-    values = analytic_values(interval, repeated=repeated)
+    values = compared_values(found, repeated=repeated)
     if np.isnan(found.difference):
         values["na_reason"] = reason
-    p_value = np.nan if repeated else found.p_value
-    sheet.add(data.key, metric, method=sheet.plan.comparisons[metric], p_value=p_value, **values)
+    sheet.add(data.key, metric, method=sheet.plan.comparisons[metric], **values)
 
 
 def _add_bootstrapped(sheet: Sheet, a: LabelledScore, b: LabelledScore, column: str, methods: dict[str, str]) -> None:
@@ -174,7 +171,7 @@ def _add_bootstrapped(sheet: Sheet, a: LabelledScore, b: LabelledScore, column: 
         a.score_N,
         a.flag_N,
         b.score_N if column in PROBABILITIES else _within_bounds(b.score_N),
-        np.zeros(key.n, dtype=bool) if flag_N is None else flag_N,
+        np.zeros(a.label_N.size, dtype=bool) if flag_N is None else flag_N,
         **sheet.bootstrap_settings(key.outcome, key.score, key.comparator, key.subgroup, patient_N=patient_N),
     )
     for metric, method in methods.items():

@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from sarc_ray.errors import EvaluationError
 from sarc_ray.evaluation.comparison_rows import AUROC_GAP, add_gap
 from sarc_ray.evaluation.outcome_rows import LabelledScore, add_metrics, labelled, size_problem
-from sarc_ray.evaluation.row_values import analytic_values, interval_values
+from sarc_ray.evaluation.row_values import auroc_values, interval_values
 from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum
+from sarc_ray.stage2.calibration import Calibration, log_odds
 from sarc_ray.stage2.cross_validation import Fold, make_folds
 from sarc_ray.stage2.local import MIN_PATIENTS, Candidate, fit
 from sarc_ray.stats import bootstrap, discrimination
@@ -45,28 +46,33 @@ _AFTER = ("brier", "scaled_brier", "citl", "cal_slope", "ici", "e50", "e90", "em
 _MAPS = ("recalibration_intercept", "recalibration_slope")
 _BESIDE_REFERENCE = (AUROC_GAP, "membership_auroc", "ppv_transported", "npv_transported")
 _N_SPLITS = 10
-# Log-odds of scores that are exactly 0 or 1 are taken from here.
-_LEAST = 1e-6
 _Float = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """Patients from where the model comes.
+    """Where the model comes from.
 
     Attributes:
-        name: in the results, such as ``test_internal``.
-        frame: as :func:`sarc_ray.evaluation.results.evaluate_by_plan` takes it; None where they are not at hand, which
-            leaves what recalibration would do.
+        name: of its patients in the results, such as ``test_internal``.
+        frame: of them, as :func:`sarc_ray.evaluation.results.evaluate_by_plan` takes it; None where they are not at
+            hand, which leaves what recalibration would do.
         variables: columns that both sets have and that make up the case-mix: numbers, or a few texts.
+        calibration: that all these scores went through. Log-odds are taken as ``sarc-ray recalibrate`` takes them,
+            which draws in scores that may be exactly 0 or 1.
     """
 
     name: str
     frame: pd.DataFrame | None
     variables: tuple[str, ...]
+    calibration: Calibration
 
 
-NO_REFERENCE = Reference(name="reference", frame=None, variables=())
+def no_reference(calibration: Calibration) -> Reference:
+    """The reference of a model whose own patients are not at hand."""
+    return Reference(name="reference", frame=None, variables=(), calibration=calibration)
+
+
 _NOT_AT_HAND = "no patients from where the model comes are at hand"
 
 
@@ -77,7 +83,7 @@ def add_external_rows(sheet: Sheet, stratum: Stratum, outcome: str, reference: R
         EvaluationError: a column of the reference is absent or holds something that is not allowed.
     """
     here = labelled(stratum, outcome, score="score", column="score", comparator=reference.name)
-    _add_recalibrated(sheet, here)
+    _add_recalibrated(sheet, here, reference.calibration)
     planned = sheet.plan.comparisons | sheet.plan.external_metrics
     if reference.frame is None:
         missing = {name: planned[name] for name in _BESIDE_REFERENCE if name in planned}
@@ -91,13 +97,13 @@ def add_external_rows(sheet: Sheet, stratum: Stratum, outcome: str, reference: R
     _add_case_mix(sheet, stratum.frame, known.frame, reference)
 
 
-def _add_recalibrated(sheet: Sheet, here: LabelledScore) -> None:
+def _add_recalibrated(sheet: Sheet, here: LabelledScore, calibration: Calibration) -> None:
     """Calibration after recalibration on other patients of this data set, and the maps of all of them."""
     plan = sheet.plan
     after = {name: method for name, method in plan.outcome_metrics.items() if name in _AFTER}
     maps = {name: plan.external_metrics[name] for name in _MAPS if name in plan.external_metrics}
     key, reason = replace(here.key, comparator=""), size_problem(sheet, here) or _too_few(here)
-    z_N, y_N = _log_odds(here.score_N), here.label_N.astype(np.int64)
+    z_N, y_N = log_odds(calibration, here.score_N), here.label_N.astype(np.int64)
     for score, method in RECALIBRATED.items():
         own = replace(key, score=score)
         if reason:
@@ -123,8 +129,9 @@ def _cross_fitted(method: Candidate, z_N: _Float, y_N: npt.NDArray[np.int64], fo
 
 def _too_few(data: LabelledScore) -> str:
     """Why nothing is fitted; as many patients of each kind are needed as for a recalibration."""
-    with_N = data.label_N == 1
-    found = {"with": np.unique(data.patient_N[with_N]).size, "without": np.unique(data.patient_N[~with_N]).size}
+    # As there: who has the outcome in any row has it.
+    n_with = np.unique(data.patient_N[data.label_N == 1]).size
+    found = {"with": n_with, "without": np.unique(data.patient_N).size - n_with}
     for which, n in found.items():
         if n < MIN_PATIENTS:
             return f"{n} patients {which} the outcome are below the {MIN_PATIENTS} that a recalibration needs"
@@ -244,7 +251,7 @@ def _add_membership(
     level = sheet.plan.config.confidence_level
     interval = discrimination.auroc_interval(member_N, member_probability_N, confidence_level=level)
     repeated = np.unique(owner).size < owner.size
-    sheet.add(key, metric, method=method, **analytic_values(interval, repeated=repeated))
+    sheet.add(key, metric, method=method, **auroc_values(interval, repeated=repeated))
 
 
 def _small_place(member_N: npt.NDArray[np.int64], name: str, *, least: int) -> str:
@@ -270,16 +277,13 @@ def _case_mix(here: pd.DataFrame, there: pd.DataFrame, reference: Reference) -> 
         for level in levels[1:]:
             columns[f"{name}={level}"] = (values == level).astype("float64").where(values.notna())
     columns["outcome"] = pd.to_numeric(both["outcome"]).astype("float64")
-    columns[LOG_ODDS] = _log_odds(pd.to_numeric(both["score"]).to_numpy(dtype=np.float64, na_value=np.nan))
+    score_N = pd.to_numeric(both["score"]).to_numpy(dtype=np.float64, na_value=np.nan)
+    columns[LOG_ODDS] = log_odds(reference.calibration, score_N)
     return pd.DataFrame(columns), [name for name in reference.variables if name not in present]
 
 
 def _place(inside_N: npt.NDArray[np.bool_]) -> npt.NDArray[np.str_]:
     return np.where(inside_N, "|here", "|there")
-
-
-def _log_odds(score_N: _Float) -> _Float:
-    return np.asarray(logit(np.clip(score_N, _LEAST, 1 - _LEAST)), dtype=np.float64)
 
 
 def _seed(sheet: Sheet, *names: str) -> int:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sarc_ray.evaluation.row_values import REPEATED
-from sarc_ray.evaluation.rows import numbers
+from sarc_ray.evaluation.row_values import auroc_values, compared_values
+from sarc_ray.evaluation.rows import numbers, size_reason
 from sarc_ray.stats.discrimination import auroc_interval, delong_paired
 
 AUROC, DIFFERENCE = "auroc", "auroc_difference"
@@ -46,6 +46,7 @@ class LadderPlan:
         algorithm: key of ``ALGORITHMS``.
         confidence_level: of the intervals.
         min_cell_size: fewer rows get no figures.
+        min_events: fewer rows with the outcome, or without, get none.
         run_id: of the evaluating run.
     """
 
@@ -54,6 +55,7 @@ class LadderPlan:
     algorithm: str
     confidence_level: float
     min_cell_size: int
+    min_events: int
     run_id: str
 
 
@@ -111,22 +113,16 @@ def _figures(
     rows: pd.DataFrame, label_N: npt.NDArray[np.float64], columns: list[str], plan: LadderPlan
 ) -> dict[str, Any]:
     nothing = {"estimate": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p_value": np.nan}
-    if len(rows) < plan.min_cell_size:
-        return nothing | {"na_reason": f"n = {len(rows)} is below min_cell_size = {plan.min_cell_size}"}
+    least = {"min_cell_size": plan.min_cell_size, "min_events": plan.min_events}
+    too_small = size_reason(len(rows), int(label_N.sum()), **least)
+    if too_small:
+        return nothing | {"na_reason": too_small}
     if label_N.min() == label_N.max():
         return nothing | {"na_reason": "every row has the outcome" if label_N.max() else "no row has the outcome"}
-    score = [numbers(rows, name) for name in columns]
+    score, repeated = [numbers(rows, name) for name in columns], bool(rows["patient_id"].duplicated().any())
+    level = plan.confidence_level
     if len(score) == 1:
-        found = auroc_interval(label_N, score[0], confidence_level=plan.confidence_level)
-        figures = {"estimate": found.estimate, "ci_low": found.ci_low, "ci_high": found.ci_high, "p_value": np.nan}
+        values = auroc_values(auroc_interval(label_N, score[0], confidence_level=level), repeated=repeated)
     else:
-        compared = delong_paired(label_N, score[0], score[1], confidence_level=plan.confidence_level)
-        figures = {
-            "estimate": compared.difference,
-            "ci_low": compared.ci_low,
-            "ci_high": compared.ci_high,
-            "p_value": compared.p_value,
-        }
-    if rows["patient_id"].duplicated().any():
-        return nothing | {"estimate": figures["estimate"], "na_reason": REPEATED}
-    return figures | {"na_reason": ""}
+        values = compared_values(delong_paired(label_N, *score, confidence_level=level), repeated=repeated)
+    return {**nothing, "na_reason": "", **values}

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from sarc_ray.errors import EvaluationError
-from sarc_ray.evaluation.row_values import analytic_values, interval_values
-from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum, numbers
+from sarc_ray.evaluation.row_values import ONE_PATIENT, analytic_values, auroc_values, interval_values
+from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum, numbers, size_reason
 from sarc_ray.stats import bootstrap, calibration, discrimination, partial_area, proportions
 from sarc_ray.stats.arrays import Interval
 from sarc_ray.stats.calibration_intervals import calibration_error_intervals
@@ -68,7 +68,7 @@ def add_metrics(sheet: Sheet, data: LabelledScore, methods: Mapping[str, str]) -
 
 def _bootstrapped(sheet: Sheet, data: LabelledScore) -> Values:
     settings = _settings(sheet, data)
-    flag_N = np.zeros(data.key.n, dtype=bool) if data.flag_N is None else data.flag_N
+    flag_N = np.zeros(data.label_N.size, dtype=bool) if data.flag_N is None else data.flag_N
     intervals = bootstrap.bootstrap_metrics(data.label_N, data.score_N, flag_N, **settings)
     columns = np.column_stack([np.square(data.score_N - data.label_N), data.label_N])
     intervals |= bootstrap.bootstrap_means(columns, _scaled_brier, ["scaled_brier"], **settings)
@@ -175,7 +175,7 @@ def _decided(sheet: Sheet, data: LabelledScore) -> Values:
 def _auroc_delong(sheet: Sheet, data: LabelledScore) -> Values:
     level = sheet.plan.config.confidence_level
     interval = discrimination.auroc_interval(data.label_N, data.score_N, confidence_level=level)
-    return {"auroc_delong": _analytic(interval, data)}
+    return {"auroc_delong": auroc_values(interval, repeated=data.repeated)}
 
 
 def _analytic(interval: Interval, data: LabelledScore) -> dict[str, Any]:
@@ -184,8 +184,8 @@ def _analytic(interval: Interval, data: LabelledScore) -> dict[str, Any]:
 
 def one_class(data: LabelledScore) -> str:
     """Why a figure that needs both classes is not defined; empty where both are there."""
-    reasons = {0: "no row has the outcome", data.key.n: "every row has the outcome"}
-    return reasons.get(data.key.n_events or 0, "")
+    n_events = int(data.label_N.sum())
+    return {0: "no row has the outcome", data.label_N.size: "every row has the outcome"}.get(n_events, "")
 
 
 def add_size_problem(sheet: Sheet, data: LabelledScore, methods: Mapping[str, str]) -> bool:
@@ -200,14 +200,11 @@ def size_problem(sheet: Sheet, *sets: LabelledScore) -> str:
     """Why the first of these that is too small is too small; empty where none is. A set of another name is named."""
     config = sheet.plan.config
     for data in sets:
-        n, n_events = data.key.n, data.key.n_events or 0
-        whose = "" if data is sets[0] else f"{sets[0].key.comparator}: "
-        if n < config.min_cell_size:
-            return f"{whose}n = {n} is below min_cell_size = {config.min_cell_size}"
-        if min(n_events, n - n_events) < config.min_events:
-            which = "with" if n_events < config.min_events else "without"
-            found = n_events if which == "with" else n - n_events
-            return f"{whose}{found} rows {which} the outcome are below min_events = {config.min_events}"
+        n, n_events = data.label_N.size, int(data.label_N.sum())
+        reason = size_reason(n, n_events, min_cell_size=config.min_cell_size, min_events=config.min_events)
+        reason = reason or (ONE_PATIENT if data.patient_N.max() == 0 else "")
+        if reason:
+            return reason if data is sets[0] else f"{sets[0].key.comparator}: {reason}"
     return ""
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from sarc_ray.cohort.schema import COLUMNS
+
 # Version of the meaning of the metrics below; raised when a definition changes.
 PLAN_VERSION = 2
 AGE_BAND, BMI_BAND = "age_band", "bmi_band"
@@ -73,6 +75,8 @@ TARGET_METRICS: dict[str, str] = {
     "aurc": "risk-coverage, no interval",
     "aurc_gain": "risk-coverage, no interval",
 }
+# Columns whose values must not stand in results.
+_IDENTIFIERS = ("row_id", "patient_key", *(spec.name for spec in COLUMNS if spec.identifier))
 _UNITS = {
     "age_band_edges_years": "years, for example [65, 75]",
     "bmi_band_edges_kg_m2": "kg/m2, for example [18.5, 25]",
@@ -175,6 +179,9 @@ class EvaluationConfig:
         self._check_subgroups()
 
     def _check_subgroups(self) -> None:
+        for name in self.subgroups:
+            if name in _IDENTIFIERS:
+                raise ValueError(f"subgroups: found {name!r}, whose values tell who somebody is; name another column")
         if len(set(self.subgroups)) < len(self.subgroups):
             raise ValueError(f"subgroups: found {list(self.subgroups)}; name each column once")
         for band, (_, name) in BANDS.items():

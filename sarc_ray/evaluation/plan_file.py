@@ -25,6 +25,7 @@ from sarc_ray.evaluation.plan import (
 )
 
 _OWN = ("version", "outcomes", "comparators", "metrics")
+_NO_COMPARATORS = ("score", "raw_score", "flag", "outcome", "row_id", "patient_id", "patient_key", "all")
 _HEAD = "# What was evaluated, and how; sha256 {hash}\n"
 
 
@@ -52,6 +53,8 @@ def read_plan(text: str, derived: EvaluationPlan, *, where: str) -> EvaluationPl
             "means has changed; read the changelog, then write the version anew"
         )
     own = {key: value for key, value in stated.items() if key not in _OWN}
+    comparators = _names(stated, "comparators", derived.comparators, allowed=None, where=where)
+    _refuse_comparators(comparators, where)
     config = from_mapping(EvaluationConfig, merge(to_mapping(derived.config), own), where=where)
     outcomes = _names(stated, "outcomes", derived.outcomes, allowed=derived.outcomes, where=where)
     metrics = _names(stated, "metrics", derived.metrics, allowed=METRICS, where=where)
@@ -61,7 +64,7 @@ def read_plan(text: str, derived: EvaluationPlan, *, where: str) -> EvaluationPl
         config=config,
         outcome_name=derived.outcome_name,
         outcomes=outcomes,
-        comparators=_names(stated, "comparators", derived.comparators, allowed=None, where=where),
+        comparators=comparators,
         metrics=in_order(metrics),
     )
 
@@ -100,6 +103,16 @@ def _names(
         if allowed is not None and name not in allowed:
             raise ConfigError(f"{where}: {key}: {name!r} is not known{_near(name, allowed)}")
     return tuple(names)
+
+
+def _refuse_comparators(names: Sequence[str], where: str) -> None:
+    """What the score is made of, or judged by, compares with nothing."""
+    for name in names:
+        if name in _NO_COMPARATORS:
+            raise ConfigError(
+                f"{where}: comparators: found {name!r}, which is the score's own, or an identifier; name a column of "
+                "numbers that speak for the outcome the higher they are"
+            )
 
 
 def _near(name: str, known: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from sarc_ray.evaluation.comparison_rows import add_comparator_rows, add_gap_row
 from sarc_ray.evaluation.external_rows import Reference, add_external_rows
 from sarc_ray.evaluation.outcome_rows import add_count_rows, add_outcome_rows
 from sarc_ray.evaluation.plan import IDEAL, EvaluationConfig, EvaluationPlan, coverage_name, make_plan
-from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum, absent_subgroups, numbers, strata
+from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum, absent_subgroups, empty_bands, numbers, strata
 from sarc_ray.evaluation.target_rows import add_target_rows
 from sarc_ray.stats.bootstrap import MapBlocks
 
@@ -35,6 +35,9 @@ _HEADLINE_OUTCOME = (
 )
 _HEADLINE_TARGET = ("ccc", "explained_variance", "mae", "nll")
 _DECIMALS = 3
+# The metric of a row that says of a planned subgroup why it is not there.
+SUBGROUP = "subgroup"
+LEFT_OUT = "the evaluation plan left it out"
 
 
 def evaluate_dataset(
@@ -103,10 +106,17 @@ def evaluate_by_plan(
         if reference is not None:
             add_external_rows(sheet, parts[0], plan.outcome_name, reference)
     _add_targets(sheet, parts, with_ideal=IDEAL in plan.comparators and truth is not None)
-    for column in absent_subgroups(scored, plan.config):
-        key = Key(outcome=plan.outcome_name, score="score", subgroup=column, n=0, n_events=None)
-        sheet.add(key, "subgroup", na_reason=f"the data set has no column for subgroup {column}")
+    _add_absent(sheet, scored)
     return sheet.to_frame()
+
+
+def _add_absent(sheet: Sheet, scored: pd.DataFrame) -> None:
+    """Say why planned subgroups are not there."""
+    config = sheet.plan.config
+    for n, reasons in ((None, absent_subgroups(scored, config)), (0, empty_bands(scored, config))):
+        for name, reason in reasons.items():
+            key = Key(outcome=sheet.plan.outcome_name, score="score", subgroup=name, n=n, n_events=n)
+            sheet.add(key, SUBGROUP, na_reason=reason)
 
 
 def _add_targets(sheet: Sheet, parts: Sequence[Stratum], *, with_ideal: bool) -> None:
@@ -142,28 +152,23 @@ def with_unplanned(results: pd.DataFrame, plan: EvaluationPlan, whole: Evaluatio
         known = set(zip(rows["outcome"], rows["score"], rows["metric"], rows["subgroup"], strict=True))
         asked = {(whole.outcome_name, "score"): whole.outcome_metrics}
         asked |= {(name, f"{name}_mu"): whole.target_metrics for name in whole.target_names}
-        for subgroup in filter(_is_stratum, map(str, rows["subgroup"].unique())):
+        for subgroup in map(str, rows.loc[rows["metric"] != SUBGROUP, "subgroup"].unique()):
             for (outcome, score), methods in asked.items():
                 key = _sized_key(rows, outcome, score, subgroup)
                 left_out = {
                     name: method for name, method in methods.items() if (outcome, score, name, subgroup) not in known
                 }
-                sheet.add_missing(key, left_out, "the evaluation plan left it out")
+                sheet.add_missing(key, left_out, LEFT_OUT)
         parts.append(sheet.to_frame())
     return pd.concat(parts, ignore_index=True)
 
 
-def _is_stratum(subgroup: str) -> bool:
-    """Whether these are rows of patients; a planned column that the data set lacks stands there by its name alone."""
-    return subgroup == ALL_ROWS or "=" in subgroup
-
-
 def _sized_key(rows: pd.DataFrame, outcome: str, score: str, subgroup: str) -> Key:
-    """The key of a score's figures, with the sizes that its own rows state; zero where the plan left all of it out."""
+    """The key of a score's figures, with the sizes that its own rows state; none where the plan left all of it out."""
     same = (rows["outcome"] == outcome) & (rows["score"] == score) & (rows["subgroup"] == subgroup)
     sizes = rows.loc[same & (rows["comparator"] == "") & (rows["method"] != "count"), ["n", "n_events"]]
     if sizes.empty:
-        return Key(outcome=outcome, score=score, subgroup=subgroup, n=0, n_events=0)
+        return Key(outcome=outcome, score=score, subgroup=subgroup, n=None, n_events=None)
     n, n_events = sizes.iloc[0]
     return Key(
         outcome=outcome, score=score, subgroup=subgroup, n=int(n), n_events=None if pd.isna(n_events) else int(n_events)

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sarc_ray.evaluation.row_values import analytic_values, interval_values
+from sarc_ray.errors import EvaluationError
+from sarc_ray.evaluation.row_values import ONE_PATIENT, analytic_values, interval_values
 from sarc_ray.evaluation.rows import ALL_ROWS, Key, Sheet, Stratum, numbers
 from sarc_ray.stats import agreement, bootstrap, discrimination, uncertainty
 from sarc_ray.stats.arrays import FloatArray, Interval
@@ -47,8 +48,8 @@ def add_target_rows(sheet: Sheet, stratum: Stratum, target: str, *, with_ideal: 
         with_ideal: also evaluate ``<target>_ideal_mu`` and ``<target>_ideal_sigma`` where known, and compare.
 
     Raises:
-        EvaluationError: a prediction column is absent or holds something that is not a number.
-        ValueError: a scored row without a prediction, or a standard deviation that is not positive.
+        EvaluationError: a prediction column is absent or holds something that is not a number, a scored row has no
+            prediction, or a standard deviation is not positive.
     """
     methods, score = sheet.plan.target_metrics, f"{target}_mu"
     if target not in stratum.frame:
@@ -64,6 +65,9 @@ def add_target_rows(sheet: Sheet, stratum: Stratum, target: str, *, with_ideal: 
     if n < sheet.plan.config.min_cell_size:
         reason = f"n = {n} is below min_cell_size = {sheet.plan.config.min_cell_size}"
         sheet.add_missing(key, methods, reason)
+        return
+    if frame["patient_id"].nunique() < 2:
+        sheet.add_missing(key, methods, ONE_PATIENT)
         return
     _add_metrics(sheet, key, _predictions(frame, target, prefix=target))
     if with_ideal:
@@ -90,12 +94,21 @@ def _predictions(frame: pd.DataFrame, target: str, *, prefix: str) -> Prediction
     known = all(name in frame for name in parts)
     return Predictions(
         measured_N=numbers(frame, target),
-        mu_N=numbers(frame, f"{prefix}_mu"),
-        sigma_N=numbers(frame, f"{prefix}_sigma"),
+        mu_N=_predicted(frame, f"{prefix}_mu", above=-np.inf),
+        sigma_N=_predicted(frame, f"{prefix}_sigma", above=0.0),
         parts_N2=np.column_stack([numbers(frame, name) for name in parts]) if known else None,
         patient_N=patient_N,
         repeated=np.unique(patient_N).size < patient_N.size,
     )
+
+
+def _predicted(frame: pd.DataFrame, column: str, *, above: float) -> FloatArray:
+    value_N = numbers(frame, column)
+    n_wrong = int(np.count_nonzero(~(np.isfinite(value_N) & (value_N > above))))
+    if n_wrong:
+        wanted = " above 0" if above == 0.0 else ""
+        raise EvaluationError(f"column {column}: {n_wrong} scored rows have no number{wanted}; score them again")
+    return value_N
 
 
 def _add_metrics(sheet: Sheet, key: Key, data: Predictions) -> None:

@@ -18,6 +18,7 @@ from sarc_ray.stats.discrimination import roc_curve
 
 _N_BINS = 10
 _CALIBRATION = (
+    ("auroc", "AUROC", 3),
     ("brier", "Brier score", 3),
     ("citl", "calibration in the large", 2),
     ("cal_slope", "slope", 2),
@@ -169,7 +170,10 @@ def _roc_caption(report: Report, test_set: TestSet) -> str:
 
 
 def _calibration_text(report: Report, test_set: TestSet) -> str:
-    parts = []
+    """The figures that pmcalplot prints into the plot (E:O, CITL, slope, AUROC), and Brier score and ICI."""
+    label_N, score_N = labelled(test_set.frame, "score")
+    with_outcome = float(label_N.sum())
+    parts = [f"expected / observed {score_N.sum() / with_outcome:.2f}"] if with_outcome else []
     for metric, label, decimals in _CALIBRATION:
         row = report.results.row(test_set.name, metric)
         if row is not None and not np.isnan(row["estimate"]):

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from sarc_ray.evaluation.results import LEFT_OUT, SUBGROUP
 from sarc_ray.report import style, words
 from sarc_ray.report.content import ALL_ROWS, Absent, Report, TestSet
 from sarc_ray.report.tabulate import Table
@@ -19,8 +20,11 @@ def forest_figure(report: Report, test_set: TestSet) -> style.Figure | Absent:
     """AUROC, sensitivity and specificity with intervals: all patients, then every subgroup of the plan."""
     rows = _rows(report, test_set)
     groups = list(dict.fromkeys(rows["subgroup"].tolist()))
+    none = f"No subgroups of the {test_set.label.lower()}: "
+    if (rows["na_reason"] == LEFT_OUT).all() and len(rows):
+        return Absent(reason=f"{none}the evaluation plan leaves out AUROC, sensitivity and specificity.")
     if len(groups) < 2:
-        return Absent(reason=f"No subgroups of the {test_set.label.lower()}: the plan names none that it has.")
+        return Absent(reason=f"{none}the plan names none that it has.{_absent_said(report, test_set)}")
     sizes = rows[rows["metric"] == _METRICS[0]].set_index("subgroup").to_dict("index")
     names = [f"{subgroup_said(group)}\n{sizes[group]['n']} ({sizes[group]['n_events']})" for group in groups]
     with style.canvas(5.8, 1.1 + 0.46 * len(groups)) as figure:
@@ -38,7 +42,7 @@ def forest_figure(report: Report, test_set: TestSet) -> style.Figure | Absent:
             f"{100 * report.confidence_level:g}% intervals by bootstrap of patients; dotted: all patients. Beneath "
             f"each name the patients, and those with {report.outcome}. Subgroups are those of the plan; one of fewer "
             f"than {report.evaluation.min_cell_size} patients gets no figures. Intervals are not corrected for their "
-            "number: many subgroups differ by chance."
+            f"number: many subgroups differ by chance.{_absent_said(report, test_set)}"
         ),
         svg=svg,
         numbers=rows,
@@ -48,7 +52,11 @@ def forest_figure(report: Report, test_set: TestSet) -> style.Figure | Absent:
 def subgroups_view(report: Report) -> Table | None:
     """The figures of every subgroup to be read; None where no test set has any."""
     tables = {test_set.label: _rows(report, test_set) for test_set in report.test_sets}
-    tables = {label: rows for label, rows in tables.items() if rows["subgroup"].nunique() > 1}
+    tables = {
+        label: rows
+        for label, rows in tables.items()
+        if rows["subgroup"].nunique() > 1 and not (rows["na_reason"] == LEFT_OUT).all()
+    }
     if not tables:
         return None
     lines: list[tuple[str, ...]] = []
@@ -116,7 +124,22 @@ def subgroup_said(group: str) -> str:
         return "All patients"
     column, _, level = group.partition("=")
     level = level.replace("-<", f" {words.DASH} < ") if "-<" in level else level.replace("<", "< ")
-    return f"{column.replace('_', ' ').capitalize()} {level.replace('>=', f'{words.AT_LEAST} ')}"
+    return f"{column.replace('_', ' ').capitalize()} {level.replace('>=', f'{words.AT_LEAST} ')}".rstrip()
+
+
+def _short_reason(reason: str) -> str:
+    """Why a panel shows no mark in a line; the table has it in full."""
+    if "is below" in reason or "are below" in reason:
+        return "too few"
+    return "left out" if reason == LEFT_OUT else "not defined"
+
+
+def _absent_said(report: Report, test_set: TestSet) -> str:
+    """Planned subgroups that are not there, each with its reason; empty where all are."""
+    table = report.results.table
+    rows = table[(table["dataset"] == test_set.name) & (table["metric"] == SUBGROUP)]
+    said = [f"{subgroup_said(str(row['subgroup']))}: {row['na_reason']}" for row in rows.to_dict("records")]
+    return f" Not shown: {'. '.join(said)}." if said else ""
 
 
 def _draw(axes: Axes, rows: pd.DataFrame, groups: list[str]) -> None:
@@ -124,9 +147,8 @@ def _draw(axes: Axes, rows: pd.DataFrame, groups: list[str]) -> None:
     for place, group in enumerate(groups):
         row = found[group]
         if np.isnan(row["estimate"]):
-            axes.text(
-                0.5, place, "too few", transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=8.5
-            )
+            said = _short_reason(str(row["na_reason"]))
+            axes.text(0.5, place, said, transform=axes.get_yaxis_transform(), ha="center", va="center", fontsize=8.5)
             continue
         colour, mark = (style.INK, "D") if group == ALL_ROWS else (style.BLUE, "o")
         if np.isfinite(row["ci_low"]) and np.isfinite(row["ci_high"]):

@@ -24,6 +24,11 @@ FULL, PART, OPEN = "from the records", "in part from the records", "to be writte
 _ORDINALS = {"imagenet": "pre-trained on ImageNet", "random": "not pre-trained"}
 _RECALIBRATION = {"citl": "calibration in the large", "cal_slope": "slope", "brier": "Brier score"}
 _CLUSTERS = ("site", "device", "view")
+_NO_CLUSTERS = "No site, device or view of the plan has figures of its own."
+# Metric of the results that shows that a figure of the report was there to be drawn.
+_CURVES = {"auroc": "ROC", "auprc": "precision-recall", "brier": "calibration and decision"}
+_CALIBRATED = {"citl": "calibration in the large", "cal_slope": "calibration slope", "ici": "ICI"}
+_AGREED = {"ccc": "concordance (CCC)", "bias": "Bland-Altman limits"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,21 +230,16 @@ def _building(report: Report) -> dict[str, Answer]:
 def _judging(report: Report) -> dict[str, Answer]:
     rows = report.results.table
     own = rows[(rows["score"] == "score") & (rows["subgroup"] == ALL_ROWS) & (rows["comparator"] == "")]
-    known = [words.METRICS[name] for name in words.METRICS if name in set(own["metric"])]
-    clusters = [name for name in report.evaluation.subgroups if name in _CLUSTERS]
+    clusters = [name for name in _examined(report) if name in _CLUSTERS]
     grouped = Answer(f"Performance by {', '.join(clusters)}; see Subgroups.") if clusters else None
     resampled = own.loc[own["n_boot"].notna(), "method"]
     method = str(resampled.iloc[0]) if len(resampled) else "bootstrap"
     return {
-        "12d": grouped or Answer("The plan names no site, device or view.", "Whether clusters matter here."),
-        "12e": Answer(
-            f"{', '.join(known)}; calibration in the large, slope, ICI; agreement (CCC, Bland-Altman) and interval "
-            f"coverage of the predicted values; {method} with {report.evaluation.n_boot:,} replicates; ROC, "
-            "precision-recall, calibration and decision curves; SARC-F and the ladder of models by DeLong's test."
-        ),
+        "12d": grouped or Answer(_NO_CLUSTERS, "Whether clusters matter here."),
+        "12e": Answer(_measures_said(report, f"{method} with {report.evaluation.n_boot:,} replicates")),
         "12f": Answer(_updating_said(report)),
         "12g": Answer("By the bundle, with the command sarc-ray score; the same code for every data set."),
-        "23b": grouped or Answer("Not examined: the plan names no site, device or view.", "Whether clusters matter."),
+        "23b": grouped or Answer(f"Not examined. {_NO_CLUSTERS}", "Whether clusters matter."),
     }
 
 
@@ -394,8 +394,37 @@ def _imbalance(report: Report) -> Answer:
     return Answer(f"{used}. {report.operating.said}.")
 
 
+def _measures_said(report: Report, method: str) -> str:
+    """What was computed, and nothing that the plan left out or the data did not allow."""
+    rows = report.results.table
+    rows = rows[rows["estimate"].notna() & (rows["subgroup"] == ALL_ROWS)]
+    computed = set(rows.loc[rows["comparator"] == "", "metric"])
+    parts = [
+        ", ".join(label for name, label in labels.items() if name in computed)
+        for labels in (words.METRICS, _CALIBRATED, _AGREED)
+    ]
+    if any(str(name).startswith("coverage_") for name in computed):
+        parts.append("interval coverage of the predicted values")
+    parts.append(method)
+    curves = [label for name, label in _CURVES.items() if name in computed]
+    parts.append(f"{', '.join(curves)} curves" if curves else "")
+    compared = (rows["metric"] == "auroc_difference") & (rows["comparator"] == "sarc_f")
+    by_delong = ["SARC-F"] * bool(compared.any())
+    by_delong += ["the ladder of models"] * (not isinstance(report.ladder, Absent))
+    parts.append(f"{' and '.join(by_delong)} by DeLong's test" if by_delong else "")
+    return f"{'; '.join(part for part in parts if part)}."
+
+
+def _examined(report: Report) -> list[str]:
+    """The plan's subgroup columns by which a figure of the score was computed."""
+    rows = report.results.table
+    rows = rows[(rows["score"] == "score") & rows["estimate"].notna() & rows["subgroup"].str.contains("=")]
+    found = {str(name).partition("=")[0] for name in rows["subgroup"].unique()}
+    return [name for name in report.evaluation.subgroups if name in found]
+
+
 def _subgroups(report: Report) -> str:
-    return ", ".join(name.replace("_", " ") for name in report.evaluation.subgroups) or "no subgroup"
+    return ", ".join(name.replace("_", " ") for name in _examined(report)) or "no subgroup"
 
 
 def _threshold_said(report: Report) -> str:

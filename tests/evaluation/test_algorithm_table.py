@@ -74,6 +74,9 @@ def test_too_few_rows_and_a_class_that_is_absent_have_reasons():
     small = table_of(scored(8), config=make_config(n_boot=10, min_cell_size=20, subgroups=(), age_band_edges_years=()))
     assert small["estimate"].isna().all()
     assert (small["na_reason"] == "n = 8 is below min_cell_size = 20").all()
+    config = make_config(n_boot=10, min_events=50, subgroups=(), age_band_edges_years=())
+    rare = table_of(scored(120), config=config)
+    assert rare["na_reason"].str.endswith("are below min_events = 50").all()
     one_class = table_of(scored(120).assign(outcome=0.0)).set_index("metric")
     assert one_class.loc["auroc", "na_reason"].startswith("not defined")
     assert one_class.loc["brier", "na_reason"] == ""

@@ -2,15 +2,22 @@ import numpy as np
 import pytest
 import scipy.special
 
-from sarc_ray.evaluation.external_rows import NO_REFERENCE, Reference
+from sarc_ray.evaluation.external_rows import Reference, no_reference
 from sarc_ray.evaluation.plan import make_plan
 from sarc_ray.evaluation.results import evaluate_by_plan, headline_table
+from sarc_ray.stage2.calibration import Isotonic, Sigmoid, Unchanged
+from sarc_ray.stage2.local import decide
 from sarc_ray.stats import bootstrap, discrimination, hypothesis
 from tests.evaluation.cohorts import make_config, scored_cohort
 from tests.evaluation.test_results import pick
 
 VARIABLES = ("age_years", "sex", "bmi_kg_m2")
+PLAIN = Sigmoid(1.0, 0.0)
 PLAN = make_plan(make_config(subgroups=(), age_band_edges_years=()), ["alm_kg"])
+
+
+def refer(frame, variables=VARIABLES, calibration=PLAIN):
+    return Reference(name="test_internal", frame=frame, variables=variables, calibration=calibration)
 
 
 def evaluate(frame, reference, plan=PLAN):
@@ -27,7 +34,7 @@ def here():
 
 @pytest.fixture(scope="module")
 def reference():
-    return Reference(name="test_internal", frame=scored_cohort(n=400, seed=7)[0], variables=VARIABLES)
+    return refer(scored_cohort(n=400, seed=7)[0])
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +126,33 @@ def test_discrimination_is_set_against_the_reference(here, reference, results):
 
 
 def test_without_a_reference_recalibration_remains(here):
-    results = evaluate(here, NO_REFERENCE)
+    results = evaluate(here, no_reference(PLAIN))
     assert pick(results, "brier", score="score_intercept")["na_reason"] == ""
     for metric in ("auroc_gap", "membership_auroc", "ppv_transported", "npv_transported"):
         assert "are at hand" in pick(results, metric, comparator="reference")["na_reason"]
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [Unchanged(), PLAIN, Isotonic(np.array([0.0, 1.0]), np.array([0.0, 1.0]))],
+    ids=["raw", "map", "steps"],
+)
+def test_the_maps_are_those_of_the_command_recalibrate(here, calibration):
+    """A forest says exactly 0 and 1: how far from there log-odds are taken decides slope and intercept."""
+    certain = here.assign(score=here["score"].mask(here["score"] < 0.15, 0.0).mask(here["score"] > 0.9, 1.0))
+    results = evaluate(certain, no_reference(calibration))
+    args = (certain["score"], certain["outcome"], certain["patient_id"])
+    for one in decide(calibration, *args, seed=1, n_boot=2).candidates[1:]:
+        found = [pick(results, f"recalibration_{name}", score=f"score_{one.method}") for name in ("slope", "intercept")]
+        assert [row["estimate"] for row in found] == [one.slope, one.intercept]
+
+
+def test_whoever_has_the_outcome_in_any_row_counts_as_a_patient_with_it(here):
+    """As in recalibrate: 19 of 45 patients are without it, though all have a row without it."""
+    few = here[:90].assign(patient_id=[f"q{k % 45}" for k in range(90)], outcome=0.0)
+    few.loc[few.index[:26], "outcome"] = 1.0
+    reason = pick(evaluate(few, no_reference(PLAIN)), "brier", score="score_intercept")["na_reason"]
+    assert reason.startswith("19 patients without the outcome")
 
 
 def test_too_few_patients_are_a_reason(here, reference):
@@ -133,7 +163,7 @@ def test_too_few_patients_are_a_reason(here, reference):
     one = evaluate(here.assign(outcome=0.0), reference)
     assert "one class only" in pick(one, "ppv_transported", comparator="test_internal")["na_reason"]
     assert "one of the two" not in pick(one, "auroc_gap", comparator="test_internal")["na_reason"]
-    small = Reference(name="test_internal", frame=reference.frame[:12], variables=VARIABLES)
+    small = refer(reference.frame[:12])
     row = pick(
         evaluate(here, small), "membership_auroc", outcome="case_mix", score="membership", comparator="test_internal"
     )
@@ -143,7 +173,7 @@ def test_too_few_patients_are_a_reason(here, reference):
 @pytest.mark.parametrize("small", ["here", "there"])
 @pytest.mark.parametrize("limit", [{"min_cell_size": 150}, {"min_events": 50}])
 def test_both_sets_must_have_the_least_size(here, reference, small, limit):
-    few = Reference(name="test_internal", frame=reference.frame[:120], variables=VARIABLES)
+    few = refer(reference.frame[:120])
     plan = make_plan(make_config(subgroups=(), age_band_edges_years=(), n_boot=20, n_boot_curves=5, **limit), [])
     results = evaluate(*((here[:120], reference) if small == "here" else (here, few)), plan)
     (name,), whose = limit, "" if small == "here" else "test_internal: "
@@ -163,7 +193,7 @@ def test_an_auroc_of_one_is_not_known_without_error(here, reference, perfect):
     frames = {"here": here, "there": reference.frame}
     frames[perfect] = frames[perfect].assign(score=0.25 + 0.5 * frames[perfect]["outcome"])
     row = pick(
-        evaluate(frames["here"], Reference(name="test_internal", frame=frames["there"], variables=())),
+        evaluate(frames["here"], refer(frames["there"], variables=())),
         "auroc_gap",
         comparator="test_internal",
     )

@@ -1,5 +1,7 @@
 """The ladder's rows are DeLong's own figures, on the rows that have the scores."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ PLAN = LadderPlan(
     algorithm="lightgbm",
     confidence_level=0.9,
     min_cell_size=20,
+    min_events=0,
     run_id="run-1",
 )
 RUNGS = ["sarc_f", "clinical", "means", "uncertainties"]
@@ -78,6 +81,12 @@ def test_figures_that_cannot_be_computed_say_why(frame):
     few = ladder_rows(frame.head(12), ["clinical", "means"], plan=PLAN)
     assert few["na_reason"].tolist() == ["n = 12 is below min_cell_size = 20"] * 3
     assert few["estimate"].isna().all()
+    events = int(frame["outcome"].sum())
+    rare = ladder_rows(frame, ["clinical"], plan=dataclasses.replace(PLAN, min_events=events + 1))
+    assert rare["na_reason"].tolist() == [f"{events} rows with the outcome are below min_events = {events + 1}"]
+    perfect = ladder_rows(frame.assign(clinical=frame["outcome"].fillna(0.0)), ["clinical", "means"], plan=PLAN)
+    assert line(perfect, "clinical")["na_reason"].startswith("interval and p-value left out: DeLong's variance")
+    assert np.isnan(line(perfect, "clinical")["ci_low"])
     none = ladder_rows(frame.assign(outcome=0.0), ["clinical"], plan=PLAN)
     assert none["na_reason"].tolist() == ["no row has the outcome"]
     nobody = ladder_rows(frame.assign(sarc_f=np.nan), ["sarc_f"], plan=PLAN)

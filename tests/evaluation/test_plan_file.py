@@ -57,6 +57,8 @@ def test_metrics_have_one_order_whatever_the_plan_says():
         ("- sex", "expected 'key: value' lines"),
         ("", "expected 'key: value' lines"),
         ("a: [", "not valid YAML"),
+        ("comparators: [score]", "comparators: found 'score', which is the score's own"),
+        ("subgroups: [study_id]\nage_band_edges_years: []", "'study_id', whose values tell who somebody is"),
     ],
 )
 def test_wrong_plans_are_refused_by_name(text, message):

@@ -8,8 +8,8 @@ from sarc_ray.errors import EvaluationError
 from sarc_ray.evaluation import rows
 from sarc_ray.evaluation.plan import OUTCOME_METRICS, TARGET_METRICS, make_plan
 from sarc_ray.evaluation.plan_file import read_plan
-from sarc_ray.evaluation.results import evaluate_by_plan, evaluate_dataset, headline_table, with_unplanned
-from sarc_ray.evaluation.row_values import ONE_SIDED, interval_values
+from sarc_ray.evaluation.results import LEFT_OUT, evaluate_by_plan, evaluate_dataset, headline_table, with_unplanned
+from sarc_ray.evaluation.row_values import ALL_DEGENERATE, NO_VARIANCE, ONE_PATIENT, ONE_SIDED, interval_values
 from sarc_ray.stats import agreement, bootstrap, discrimination, hypothesis, proportions, uncertainty
 from sarc_ray.stats.calibration_intervals import calibration_error_intervals
 from sarc_ray.stats.partial_area import partial_auroc
@@ -82,7 +82,9 @@ def test_columns_and_types(results):
 def test_a_row_has_one_key_and_a_figure_or_a_reason(results):
     key = ["dataset", "outcome", "score", "comparator", "metric", "subgroup"]
     assert not results.duplicated(key).any()
-    assert (results["estimate"].isna() == (results["na_reason"] != "")).all()
+    without_interval = results["na_reason"].str.startswith("interval left out")
+    assert (results["estimate"].isna() == ((results["na_reason"] != "") & ~without_interval)).all()
+    assert results.loc[without_interval, "ci_low"].isna().all()
     bounded = results[results["ci_low"].notna()]
     assert (bounded["ci_low"] <= bounded["ci_high"]).all()
     assert len(bounded) > 100
@@ -281,7 +283,58 @@ def test_absent_columns_are_reasons(cohort):
     frame = cohort[0].drop(columns=["crt_s", "sex"])
     results = evaluate(frame)
     assert "no column crt_s" in pick(results, "ccc", outcome="crt_s", score="crt_s_mu")["na_reason"]
-    assert "no column" in pick(results, "subgroup", subgroup="sex")["na_reason"]
+    absent = pick(results, "subgroup", subgroup="sex")
+    assert "no column sex; add it to the manifest, or leave" in absent["na_reason"]
+    assert absent[["estimate", "n", "n_events"]].isna().all()
+    ageless = pick(evaluate(cohort[0].drop(columns="age_years")), "subgroup", subgroup="age_band")
+    assert "no column age_years, of which age_band is made" in ageless["na_reason"]
+
+
+def test_a_planned_band_without_a_row_says_so(cohort):
+    frame = cohort[0].assign(age_years=cohort[0]["age_years"].clip(upper=74))
+    results = evaluate(frame)
+    empty = pick(results, "subgroup", subgroup="age_band=>=75")
+    assert (empty["n"], empty["na_reason"]) == (0, "no scored row falls into this band")
+    assert (results["subgroup"] == "age_band=>=75").sum() == 1
+    whole = make_plan(make_config(), ["alm_kg", "crt_s"])
+    plan = read_plan("metrics: [auroc]", whole, where="plan.yaml")
+    few = evaluate_by_plan(frame, plan, dataset="test_internal", seed=3, run_id="run-1")
+    filled = with_unplanned(few, plan, whole)
+    assert (filled["subgroup"] == "age_band=>=75").sum() == 1
+
+
+def test_rows_of_one_patient_have_no_figures(cohort):
+    """A bootstrap of one patient draws the same patient each time: intervals of no width."""
+    results = evaluate(cohort[0].assign(site=np.where(np.arange(300) < 40, "a", "b"), patient_id="p"))
+    for row in (pick(results, "auroc"), pick(results, "mae", outcome="alm_kg", score="alm_kg_mu")):
+        assert (row["na_reason"], row["n"]) == (ONE_PATIENT, 300)
+
+
+def test_codes_that_differ_late_are_not_one_subgroup(cohort):
+    codes = np.where(np.arange(300) < 150, 1234567.0, 1234568.0)
+    results = evaluate(cohort[0].assign(ward=codes), config=make_config(subgroups=("ward",), age_band_edges_years=()))
+    assert {"ward=1234567", "ward=1234568"} <= set(results["subgroup"])
+    assert pick(results, "brier", subgroup="ward=1234567")["n"] == 150
+
+
+def test_a_column_with_a_value_for_hardly_anybody_makes_no_subgroups(cohort):
+    config = make_config(subgroups=("bmi_kg_m2",), age_band_edges_years=())
+    row = pick(evaluate(cohort[0], config=config), "subgroup", subgroup="bmi_kg_m2")
+    assert "has 300 values, and 100 at most make subgroups" in row["na_reason"]
+    with pytest.raises(ValueError, match="'patient_id', whose values tell who somebody is"):
+        make_config(subgroups=("patient_id",), age_band_edges_years=())
+
+
+def test_an_auroc_of_one_has_no_interval_of_no_width(cohort):
+    frame = cohort[0].assign(score=0.25 + 0.5 * cohort[0]["outcome"], sarc_f=10 - 10 * cohort[0]["outcome"])
+    results = evaluate(frame)
+    alone = pick(results, "auroc_delong")
+    assert alone["estimate"] == 1.0
+    assert (alone["na_reason"], np.isnan(alone["ci_low"])) == (NO_VARIANCE, True)
+    against = pick(results, "auroc_difference", comparator="sarc_f")
+    assert against["estimate"] == 1.0
+    assert against["na_reason"] == NO_VARIANCE
+    assert np.isnan([against["ci_low"], against["p_value"], against["p_adjusted"]]).all()
 
 
 def test_all_labels_missing(cohort):
@@ -337,7 +390,8 @@ def test_another_subgroup_changes_no_other_figure(cohort):
         (lambda f: f.assign(flag=np.nan), "column flag: every scored row"),
         (lambda f: f.drop(columns="alm_kg_mu"), "column alm_kg_mu: missing"),
         (lambda f: f.assign(outcome="yes"), "column outcome: expected numbers"),
-        (lambda f: f.assign(alm_kg_sigma=0.0), "sigma: found 0"),
+        (lambda f: f.assign(alm_kg_sigma=0.0), "column alm_kg_sigma: 300 scored rows have no number above 0"),
+        (lambda f: f.assign(sarc_f=np.inf), "column sarc_f: 300 values are infinite"),
     ],
 )
 def test_wrong_frames_are_refused(cohort, damage, message):
@@ -479,7 +533,7 @@ def test_an_interval_that_is_not_defined_has_a_reason(cohort):
     one_sided = bootstrap.BootstrapInterval(estimate=0.5, ci_low=np.nan, ci_high=np.nan, n_boot=9, n_degenerate=0)
     assert interval_values(one_sided)["na_reason"] == ONE_SIDED
     drawn_out = bootstrap.BootstrapInterval(estimate=0.5, ci_low=np.nan, ci_high=np.nan, n_boot=9, n_degenerate=9)
-    assert "na_reason" not in interval_values(drawn_out)
+    assert interval_values(drawn_out)["na_reason"] == ALL_DEGENERATE
     results = evaluate(cohort[0].assign(flag=True), config=make_config(subgroups=(), age_band_edges_years=()))
     assert pick(results, "npv_exact")["na_reason"] == "nobody is left unflagged"
     spotless = evaluate(cohort[0].assign(flag=cohort[0]["outcome"] == 1))
@@ -567,6 +621,9 @@ def test_rows_of_what_was_left_out_state_the_sizes_of_the_rows_that_are_there(co
         assert left_out["n_events"] > 0
     target = {"outcome": "alm_kg", "score": "alm_kg_mu"}
     assert pick(filled, "ccc", **target)["n"] == pick(filled, "mae", **target)["n"] > 0
-    assert pick(filled, "ccc", outcome="crt_s", score="crt_s_mu")["n"] == 0
+    # Nothing was counted of what the plan left out as a whole: no size is stated, not a size of 0.
+    unknown = pick(filled, "ccc", outcome="crt_s", score="crt_s_mu")
+    assert unknown[["n", "n_events"]].isna().all()
+    assert unknown["na_reason"] == LEFT_OUT
     # A column that the data set lacks is no stratum.
     assert filled.loc[filled["subgroup"] == "ward", "metric"].tolist() == ["subgroup"]

@@ -197,6 +197,7 @@ def make_ladder(frames):
                 algorithm=algorithm,
                 confidence_level=0.95,
                 min_cell_size=20,
+                min_events=0,
                 run_id="run-1",
             )
             parts.append(ladder_rows(scored, rungs, plan=plan))

@@ -10,6 +10,7 @@ from sarc_ray.evaluation.plan import make_plan
 from sarc_ray.evaluation.results import evaluate_by_plan
 from sarc_ray.report.content import Absent, Results
 from sarc_ray.report.external import case_mix_view, recalibration_view
+from sarc_ray.stage2.calibration import Sigmoid
 from tests.evaluation.cohorts import make_config, scored_cohort
 
 
@@ -18,7 +19,8 @@ def results():
     plan = make_plan(make_config(n_boot=50, n_boot_curves=5, subgroups=(), age_band_edges_years=()), [])
     there, here = scored_cohort(n=200, seed=1)[0], scored_cohort(n=200, seed=2)[0]
     settings = {"seed": 1, "run_id": "run-1"}
-    reference = Reference(name="test_internal", frame=there, variables=("age_years", "sex", "view"))
+    variables = ("age_years", "sex", "view")
+    reference = Reference(name="test_internal", frame=there, variables=variables, calibration=Sigmoid(1.0, 0.0))
     parts = (
         evaluate_by_plan(there, plan, dataset="test_internal", **settings),
         evaluate_by_plan(here, plan, dataset="test_external", reference=reference, **settings),

@@ -3,8 +3,10 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from sarc_ray.evaluation.results import LEFT_OUT
 from sarc_ray.report import forest, retrained, screening
 from sarc_ray.report.content import Absent, Results
 from sarc_ray.stats.decision import net_benefit
@@ -126,9 +128,26 @@ def test_forest_says_what_is_too_small_and_what_is_not_there(report):
     row = next(line for line in forest.subgroups_view(changed).rows if line[0] == "Sex M")
     assert row[-1] == "fewer than 20 rows"
     assert set(row[3:6]) == {"\u2013"}
-    alone = dataclasses.replace(report, results=Results(table=table[table["subgroup"] == "all"]))
-    assert isinstance(forest.forest_figure(alone, report.test_sets[0]), Absent)
+    absent = table[:1].assign(
+        metric="subgroup", subgroup="device", estimate=np.nan, n=pd.NA, na_reason="the data set has no column device"
+    )
+    said = "Not shown: Device: the data set has no column device."
+    changed = dataclasses.replace(report, results=Results(table=pd.concat([table, absent], ignore_index=True)))
+    assert said in forest.forest_figure(changed, report.test_sets[0]).caption
+    table = pd.concat([table[table["subgroup"] == "all"], absent], ignore_index=True)
+    alone = dataclasses.replace(report, results=Results(table=table))
+    assert said in forest.forest_figure(alone, report.test_sets[0]).reason
     assert forest.subgroups_view(alone) is None
+
+
+def test_forest_of_a_plan_without_its_metrics_says_so_and_not_that_groups_are_small(report):
+    table = report.results.table.copy()
+    mine = table["metric"].isin(["auroc", "sensitivity", "specificity"]) & (table["score"] == "score")
+    table.loc[mine, ["estimate", "ci_low", "ci_high"]] = np.nan
+    table.loc[mine, "na_reason"] = LEFT_OUT
+    changed = dataclasses.replace(report, results=Results(table=table))
+    assert "the evaluation plan leaves out AUROC" in forest.forest_figure(changed, report.test_sets[0]).reason
+    assert forest.subgroups_view(changed) is None
 
 
 @pytest.mark.parametrize(

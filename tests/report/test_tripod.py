@@ -3,16 +3,18 @@
 import dataclasses
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from sarc_ray.evaluation.external_rows import NO_REFERENCE
+from sarc_ray.evaluation.external_rows import no_reference
 from sarc_ray.evaluation.plan import make_plan
 from sarc_ray.evaluation.results import evaluate_by_plan
 from sarc_ray.report import html
 from sarc_ray.report.content import Absent, Results
 from sarc_ray.report.tripod import AUTHORS, FULL, OPEN, PART, answers, tripod_view
 from sarc_ray.report.tripod_items import ITEMS, N_ITEMS
+from sarc_ray.stage2.calibration import Sigmoid
 from tests.evaluation.cohorts import make_config
 
 # Items that no run can know anything of.
@@ -71,10 +73,27 @@ def test_the_method_of_the_intervals_is_that_of_a_resampled_figure(report):
     assert "; bootstrap with 50 replicates" in analytic["12e"].said
 
 
+def test_measures_and_subgroups_that_were_not_computed_are_not_claimed(report):
+    assert {"ROC", "ICI", "concordance"} <= set(answers(report)["12e"].said.replace(",", "").replace(";", "").split())
+    table = report.results.table.copy()
+    gone = table["metric"].isin(["auroc", "ici", "ccc"]) | (table["subgroup"] != "all")
+    table.loc[gone, "estimate"] = np.nan
+    found = answers(dataclasses.replace(report, results=Results(table=table)))
+    assert not {"AUROC", "ROC", "ICI", "concordance"} & set(found["12e"].said.replace(",", "").replace(";", "").split())
+    assert "AUPRC" in found["12e"].said
+    assert "Performance is reported by sex" in answers(report)["14"].said
+    assert "Performance is reported by no subgroup" in found["14"].said
+
+
 def test_recalibration_of_the_external_patients_is_named_as_updating(report):
     plan = make_plan(make_config(n_boot=20, n_boot_curves=5, subgroups=(), age_band_edges_years=()), [])
     results = evaluate_by_plan(
-        report.test_sets[1].frame, plan, dataset="test_external", seed=1, run_id="run-1", reference=NO_REFERENCE
+        report.test_sets[1].frame,
+        plan,
+        dataset="test_external",
+        seed=1,
+        run_id="run-1",
+        reference=no_reference(Sigmoid(1.0, 0.0)),
     )
     internal = report.results.table[report.results.table["dataset"] == "test_internal"]
     changed = dataclasses.replace(report, results=Results(table=pd.concat([internal, results], ignore_index=True)))
