@@ -1,8 +1,8 @@
 """``sarc-ray report --verify``: every number of a finished report computed again from the run's tables, and compared.
 
 Two steps. The tables in ``results/`` are computed again from scores and labels by the plan that lies beside them. Then
-the report is drawn again into a scratch folder, and its numbers, its texts and its lineage are compared with those that
-are shown. Of pictures, title, caption and lineage are compared, and the numbers behind each; not what is drawn.
+the report is drawn again into a scratch folder, and all its files are compared with those that are shown: numbers,
+texts, lineage, and the lines of its pictures. Layers of pixels in a picture (heat maps, thousands of marks) are not.
 """
 
 from __future__ import annotations
@@ -22,14 +22,19 @@ from sarc_ray.errors import StorageError
 from sarc_ray.evaluation.results import headline_table
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.plans import plan_in_force
-from sarc_ray.report.html import MANUSCRIPT, PAGE, TRIPOD_PAGE, write_report
+from sarc_ray.report.html import ASSETS, MANUSCRIPT, PAGE, TRIPOD_PAGE, write_report
 from sarc_ray.run import Run
 from sarc_ray.run_stage2 import finalists_table
 
 # Sums in another order, and numbers that went through a CSV file.
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
 _SAID_IN_PICTURE = re.compile(r"<title>.*?</desc>", re.DOTALL)
-_PICTURE = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
+_PIXELS = re.compile(r"data:image/[^\"]*")
+# Names that follow from what is drawn, to the last digit.
+_MADE_NAME = re.compile(r"\b[a-zA-Z]{1,8}[0-9a-f]{10}\b")
+_COORDINATE = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+# Points of a picture within which lines are in the same place.
+_PLACE_TOLERANCE = 0.01
 _LINEAGE = re.compile(r"[Ll]ineage ([0-9a-f]{16})")
 _SHOWN, _LINES = 60, 5
 Tables = dict[str, pd.DataFrame]
@@ -76,8 +81,8 @@ def verify(run: Run, tell: evaluating.Tell) -> Verification:
         write_report(scratch, content)
         tell("report", 1, 1)
         pairs += _numbers(run, scratch)
-        names = [PAGE, TRIPOD_PAGE, *_pictures(scratch)]
-        found = list(_texts(run, scratch, names))
+        names = [PAGE, TRIPOD_PAGE, *_below(scratch, ASSETS), *_below(scratch, MANUSCRIPT, ".svg")]
+        found = [*_texts(run, scratch, names), *_not_of_the_report(run, scratch)]
     for name, (shown, again) in pairs:
         found += differences(name, shown, again)
     return Verification(
@@ -116,17 +121,31 @@ def _if_there(uri: str) -> pd.DataFrame | None:
     return storage.read_table(uri) if storage.exists(uri) else None
 
 
-def _pictures(scratch: str) -> list[str]:
-    """Their paths within the report."""
-    uris = storage.list_files(storage.join(scratch, MANUSCRIPT), ".svg")
-    return [f"{MANUSCRIPT}/{uri.rsplit('/', 1)[-1]}" for uri in uris]
+def _below(report: str, folder: str, ending: str = "") -> list[str]:
+    """Paths within a report of the files in one of its folders."""
+    uris = storage.list_files(storage.join(report, folder), ending)
+    return [f"{folder}/{uri.rsplit('/', 1)[-1]}" for uri in uris]
+
+
+def _not_of_the_report(run: Run, scratch: str) -> Iterator[str]:
+    """Files beside the report's own, which a reader would take for some of them."""
+    for folder in (ASSETS, MANUSCRIPT):
+        for name in sorted(set(_below(run.path("report"), folder)) - set(_below(scratch, folder))):
+            yield f"report/{name}: not part of the report"
 
 
 def _said(name: str, text: str) -> str:
-    """What a page says beside its pictures; of a picture its title and caption."""
-    if name.endswith(".svg"):
-        return "\n".join(_SAID_IN_PICTURE.findall(text))
-    return _PICTURE.sub("", text)
+    """What a page says; of a picture its title and caption."""
+    return "\n".join(_SAID_IN_PICTURE.findall(text)) if name.endswith(".svg") else text
+
+
+def drawn_alike(shown: str, again: str) -> bool:
+    """Whether two pictures (SVG) have the same lines in the same places, whatever their layers of pixels hold."""
+    first, second = (_MADE_NAME.sub("", _PIXELS.sub("", text)) for text in (shown, again))
+    if _COORDINATE.sub("#", first) != _COORDINATE.sub("#", second):
+        return False
+    place_a, place_b = (np.array(_COORDINATE.findall(text), dtype=np.float64) for text in (first, second))
+    return bool(np.allclose(place_a, place_b, rtol=0, atol=_PLACE_TOLERANCE))
 
 
 def _numbers(run: Run, scratch: str) -> Iterator[Pair]:
@@ -144,7 +163,8 @@ def _texts(run: Run, scratch: str, names: Sequence[str]) -> Iterator[str]:
         if not storage.exists(uri):
             yield f"report/{name}: missing"
             continue
-        shown, again = (_said(name, storage.read_text(page)) for page in (uri, storage.join(scratch, name)))
+        whole = [storage.read_text(page) for page in (uri, storage.join(scratch, name))]
+        shown, again = (_said(name, text) for text in whole)
         lines = zip(shown.splitlines(), again.splitlines(), strict=False)
         for before, after in itertools.islice((pair for pair in lines if pair[0] != pair[1]), _LINES):
             alike = sum(
@@ -154,6 +174,8 @@ def _texts(run: Run, scratch: str, names: Sequence[str]) -> Iterator[str]:
             yield f"report/{name}: shows {before[start : start + _SHOWN]!r}, is {after[start : start + _SHOWN]!r}"
         if len(shown.splitlines()) != len(again.splitlines()):
             yield f"report/{name}: has {len(shown.splitlines())} lines, is {len(again.splitlines())}"
+        if name.endswith(".svg") and shown == again and not drawn_alike(*whole):
+            yield f"report/{name}: what is drawn is not what the numbers give (or another matplotlib drew it)"
 
 
 def _lineages(run: Run, lineage: str, names: Sequence[str]) -> Iterator[str]:

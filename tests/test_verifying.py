@@ -1,5 +1,6 @@
 """Numbers made again: on the small finished run of the report's own tests. With all tables: tests/test_pipeline.py."""
 
+import re
 import shutil
 
 import numpy as np
@@ -15,7 +16,7 @@ from sarc_ray.evaluation.plan_file import write_plan
 from sarc_ray.evaluation.results import headline_table
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.plans import plan_of
-from sarc_ray.verifying import differences, verify
+from sarc_ray.verifying import differences, drawn_alike, verify
 from tests import test_reporting as small
 
 TABLE = pd.DataFrame(
@@ -76,7 +77,7 @@ def climbed():
     rungs = ("clinical", "means", "uncertainties")
     frame = frame.assign(**{rung: frame["outcome"] + rng.normal(0, 1, 80) for rung in rungs})
     plan = {"dataset": "test_internal", "algorithm": "logistic_regression", "run_id": "r"}
-    plan |= {"confidence_level": 0.95, "min_cell_size": 10}
+    plan |= {"confidence_level": 0.95, "min_cell_size": 10, "min_events": 0}
     tables = [ladder_rows(frame, rungs, plan=LadderPlan(learner=name, **plan)) for name in ("chosen", "ridge")]
     return pd.concat(tables, ignore_index=True)
 
@@ -170,6 +171,45 @@ def test_pictures_and_csv_twins_are_looked_at_too(run, settings_unchanged):
     for uri, data in kept.items():
         storage.write_bytes(uri, data)
     assert verify(run, silent).differences == ()
+
+
+@pytest.mark.parametrize("way", ["curve", "script", "added", "hidden"])
+def test_what_a_reader_would_see_otherwise_is_found(run, settings_unchanged, way):
+    """A point of a curve moved, the script changed, a table laid beside the others, words put into a picture."""
+    roc = run.path("report", "manuscript", "roc-test_internal.svg")
+    script, page = run.path("report", "assets", "report.js"), run.path("report", "index.html")
+    added = run.path("report", "manuscript", "table-3.csv")
+    uri = {"curve": roc, "script": script, "added": added, "hidden": page}[way]
+    kept = storage.read_bytes(uri) if way != "added" else b""
+    text = kept.decode("utf-8")
+    first = re.search(r"(?<=<path d=\"M )\d+\.\d+", text) if way == "curve" else None
+    changed = {
+        "curve": first and f"{text[: first.start()]}{float(first[0]) + 3}{text[first.end() :]}",
+        "script": f"{text}\n// a line more",
+        "added": "auroc\n0.99\n",
+        "hidden": text.replace("</main>", "<svg><text>AUROC 0.999</text></svg></main>"),
+    }[way]
+    storage.write_text(uri, changed)
+    seen = verify(run, silent).differences
+    expected = {
+        "curve": "report/manuscript/roc-test_internal.svg: what is drawn is not what the numbers give",
+        "script": "report/assets/report.js: has ",
+        "added": "report/manuscript/table-3.csv: not part of the report",
+        "hidden": "report/index.html: ",
+    }[way]
+    assert any(line.startswith(expected) for line in seen), seen
+    if way == "added":
+        storage.remove_tree(uri)
+    else:
+        storage.write_bytes(uri, kept)
+    assert verify(run, silent).differences == ()
+
+
+def test_pictures_are_alike_within_rounding_and_whatever_their_pixels_and_made_up_names():
+    drawn = '<svg><path id="m0a1b2c3d4e" d="M 1.5 2.25"/><image xlink:href="data:image/png;base64,AAAA"/></svg>'
+    assert drawn_alike(drawn, drawn.replace("2.25", "2.251").replace("m0a1b2c3d4e", "mffffffffff").replace("AAAA", "B"))
+    assert not drawn_alike(drawn, drawn.replace("2.25", "2.35"))
+    assert not drawn_alike(drawn, drawn.replace("2.25", "2.25 3"))
 
 
 def test_pictures_and_settings_must_be_those_of_the_report(run, settings_unchanged, monkeypatch):

@@ -29,7 +29,7 @@ TRIPOD_PAGE = "tripod-ai.html"
 # Figures and numbers, as a manuscript wants them; its contents are listed in one table.
 MANUSCRIPT = "manuscript"
 _CONTENTS = "contents.csv"
-_ASSETS = "assets"
+ASSETS = "assets"
 _STYLE, _SCRIPT = "report.css", "report.js"
 
 
@@ -57,7 +57,7 @@ def write_report(uri: str, report: Report) -> dict[str, int]:
     """
     parts, tripod = sections(report), tripod_view(report)
     shown = [part for section in parts for part in section.content]
-    files = {f"{_ASSETS}/{name}": _template(name).encode("utf-8") for name in (_STYLE, _SCRIPT)}
+    files = {f"{ASSETS}/{name}": _template(name).encode("utf-8") for name in (_STYLE, _SCRIPT)}
     files |= manuscript_files([*(part for part in shown if isinstance(part, Figure | Table)), tripod], report)
     pages = {TRIPOD_PAGE: render_tripod(report, tripod), PAGE: render(report, parts)}
     storage.remove_tree(uri)
@@ -106,7 +106,7 @@ def _rendered(name: str, report: Report, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    places = {"assets": _ASSETS, "style": _STYLE, "script": _SCRIPT, "manuscript": MANUSCRIPT, "contents": _CONTENTS}
+    places = {"assets": ASSETS, "style": _STYLE, "script": _SCRIPT, "manuscript": MANUSCRIPT, "contents": _CONTENTS}
     pages = {"page": PAGE, "tripod_page": TRIPOD_PAGE}
     return environment.get_template(name).render(report=report, **places, **pages, **values)
 
