@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydicom.dataset import Dataset
+from pydicom.uid import ComputedRadiographyImageStorage
 
 from sarc_ray import __version__
 from sarc_ray.exporting.objects import (
@@ -105,6 +106,7 @@ def structured_report(images: Sequence[ScoredImage], model: Model) -> bytes:
             is_final=False,
             is_verified=False,
         )
+        _name_classes(report, images)
     file_beside(report, first)
     return to_bytes(report)
 
@@ -129,11 +131,21 @@ def unit_code(unit: str) -> CodedConcept:
 def _evidence(source: Source) -> Dataset:
     """What a report needs to refer to a radiograph, and nothing that tells who is on it."""
     evidence = Dataset()
-    evidence.SOPClassUID, evidence.SOPInstanceUID = source.sop_class, source.sop_instance
+    # highdicom looks up which modules this class has, and knows no private class; see _name_classes.
+    evidence.SOPClassUID, evidence.SOPInstanceUID = ComputedRadiographyImageStorage, source.sop_instance
     evidence.StudyInstanceUID, evidence.SeriesInstanceUID = source.study, source.series
     for keyword in _EMPTY:
         setattr(evidence, keyword, "")
     return evidence
+
+
+def _name_classes(report: Dataset, images: Sequence[ScoredImage]) -> None:
+    """Put the radiographs' own classes into the list of evidence."""
+    classes = {str(image.source.sop_instance): image.source.sop_class for image in images}
+    for study in report.CurrentRequestedProcedureEvidenceSequence:
+        for series in study.ReferencedSeriesSequence:
+            for item in series.ReferencedSOPSequence:
+                item.ReferencedSOPClassUID = classes[str(item.ReferencedSOPInstanceUID)]
 
 
 def _schemes() -> list[Dataset]:

@@ -73,6 +73,14 @@ def test_it_refers_to_the_radiograph_as_source_and_as_evidence():
     assert found.get_evidence() == [(STUDIES[2], f"{STUDIES[2]}.1", f"{STUDIES[2]}.1.2", sop_class)]
 
 
+def test_a_radiograph_of_a_makers_own_class_is_referred_to_by_it():
+    private = "1.2.840.113619.4.99"
+    found = report(scored(make_image(2, SOPClassUID=private)))
+    assert [sop_class for *_, sop_class in found.get_evidence()] == [private]
+    (image,) = found.content.get_image_measurement_groups()[0].source_images
+    assert image.referenced_sop_class_uid == private
+
+
 def test_the_observer_is_the_model_and_the_document_is_unverified():
     found = report(scored(make_image(2)))
     context = found.content.get_observer_contexts()[0]
