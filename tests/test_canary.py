@@ -8,13 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pydicom
 import pytest
 from typer.testing import CliRunner
 
 from sarc_ray import storage, tables
-from sarc_ray.bundle import write_bundle
+from sarc_ray.bundle import load_bundle, write_bundle
 from sarc_ray.cli import app
-from sarc_ray.privacy import create_key_file
+from sarc_ray.cohort.schema import read_manifest
+from sarc_ray.exporting.source import FILED
+from sarc_ray.imaging.batch import prepare_rows
+from sarc_ray.inspection.request import settings_for
+from sarc_ray.privacy import create_key_file, load_key, pseudonyms
+from sarc_ray.scoring import score_rows
 from tests import bundle_factory, canary, dicom_factory
 
 N_OBJECTS = 14
@@ -138,6 +145,67 @@ def test_messages_about_what_fails_name_no_patient(ray_session, place, said):
         code, told = said("score", "--bundle", bundle, "--manifest", manifest, "--to", table, "--set", key)
         assert code != 0, told
         assert [token for token in (*canary.OF_HEADERS, canary.FILE, canary.CELL) if token in told] == []
+
+
+def score_without_engine(place, table):
+    """A sealed score table of the objects, made in this process."""
+    bundle, key = load_bundle(str(place / "bundle")), load_key(str(place / "key"))
+    rows = read_manifest(str(place / "archive" / "manifest.csv"))
+    limits = settings_for(str(place / "bundle"), None).limits
+    batch = prepare_rows(rows["row_id"].tolist(), rows["image_uri"].tolist(), bundle.spec.preprocess, limits)
+    for name, purpose in (("patient", "patient_key"), ("study", "study_key")):
+        keys = pseudonyms(rows[f"{name}_id"], key=key, purpose=name)
+        batch = batch.append_column(purpose, pa.array(keys, pa.string()))
+    for name in (*bundle.spec.clinical_features, "site"):
+        batch = batch.append_column(name, pa.Array.from_pandas(rows[name]))
+    scored = score_rows(batch, bundle, run_id="canary-1")
+    storage.write_table(storage.join(tables.parts_uri(str(table), "v1"), "part-0.parquet"), scored)
+    lineage = {"model_id": bundle.model_id}
+    tables.seal(str(table), version="v1", expected_row_ids=rows["row_id"].to_numpy(), lineage=lineage)
+
+
+def without_openings(told):
+    """What was said, less what fsspec tells of itself at level DEBUG: the names of the files that it opens."""
+    return "\n".join(line for line in told.splitlines() if "fsspec.local:" not in line)
+
+
+def test_exports_name_nobody_but_in_the_objects_for_the_archive(place, said):
+    """Rows go by keys; reports and captures hold the stated tags alone; nothing is said on the way."""
+    table, to = place / "scores-3", place / "exports"
+    score_without_engine(place, table)
+    persons = pd.DataFrame({"patient_id": [f"{canary.CELL}-{number}" for number in range(N_OBJECTS)]})
+    storage.write_table(str(place / "persons.csv"), persons.assign(person_id=range(1, N_OBJECTS + 1)))
+    images = [place / "archive" / f"{canary.FILE}-{number:02d}.dcm" for number in (0, 1, VIEW_PLANTED, NO_DICOM)]
+    of_model = ["--bundle", place / "bundle"]
+    omop = ["--persons", place / "persons.csv", "--key-file", place / "key", "--day-of-month", "1"]
+    tokens = [*canary.OF_HEADERS, canary.FILE, canary.CELL]
+    for arguments in (
+        ["csv", table, "--to", to / "rows" / "scores.csv"],
+        ["omop", table, *of_model, *omop, "--to", to / "rows" / "measurement.csv"],
+        ["sr", table, *images, *of_model, "--to", to / "objects"],
+    ):
+        code, told = said("export", *arguments)
+        assert code == 0, told
+        assert [token for token in tokens if token in without_openings(told)] == []
+    code, told = said("explain", *images, *of_model, "--to", to / "objects", "--format", "dicom")
+    assert code == 0, told
+    assert [token for token in tokens if token in without_openings(told)] == []
+    assert len(list((to / "rows").iterdir())) == 2
+    assert canary.traces(to / "rows", tokens) == []
+    objects = sorted((to / "objects").glob("*.dcm"))
+    assert len(objects) == 3 + 3 * len(bundle_factory.TARGETS)
+    assert canary.traces(to / "objects", [canary.FILE, canary.CELL]) == []
+    assert canary.traces(to / "objects", tokens, but=[".dcm"]) == []
+    for path in objects:
+        planted = [element.keyword for element in pydicom.dcmread(path).iterall() if canary.TAG in str(element.value)]
+        assert set(planted) <= set(FILED), path
+        assert "PatientName" in planted
+    # A request that fails says no more.
+    code, told = said(
+        "export", "sr", table, place / "archive" / f"{canary.FILE}-99.dcm", *of_model, "--to", to / "none"
+    )
+    assert code != 0
+    assert [token for token in tokens if token in without_openings(told)] == []
 
 
 @pytest.mark.slow
