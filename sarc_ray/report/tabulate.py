@@ -207,7 +207,9 @@ def _ideal_known(report: Report) -> bool:
 
 def _headed(report: Report, dataset: str, label: str) -> str:
     row = report.results.row(dataset, "auroc")
-    return label if row is None else f"{label}, n\u00a0=\u00a0{row['n']} ({row['n_events']} with {report.outcome})"
+    if row is None or pd.isna(row["n"]):  # the plan leaves the outcome out
+        return label
+    return f"{label}, n\u00a0=\u00a0{row['n']} ({row['n_events']} with {report.outcome})"
 
 
 def _cells(report: Report, dataset: str, metric: str, kept: list[Mapping[str, Any]]) -> Sequence[str]:

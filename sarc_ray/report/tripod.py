@@ -340,7 +340,7 @@ def _sizes(report: Report) -> str:
     tested = []
     for test_set in report.test_sets:
         row = report.results.row(test_set.name, "auroc")
-        if row is not None:
+        if row is not None and not pd.isna(row["n"]):
             tested.append(
                 f"{test_set.label.lower()} {row['n']} scored and labelled, {row['n_events']} with the outcome"
             )

@@ -12,6 +12,7 @@ from sarc_ray.evaluation.plan import make_plan
 from sarc_ray.evaluation.results import evaluate_by_plan
 from sarc_ray.report import html
 from sarc_ray.report.content import Absent, Results
+from sarc_ray.report.tabulate import table_two_view
 from sarc_ray.report.tripod import AUTHORS, FULL, OPEN, PART, answers, tripod_view
 from sarc_ray.report.tripod_items import ITEMS, N_ITEMS
 from sarc_ray.stage2.calibration import Sigmoid
@@ -71,6 +72,16 @@ def test_the_method_of_the_intervals_is_that_of_a_resampled_figure(report):
     table = report.results.table.assign(n_boot=pd.NA)
     analytic = answers(dataclasses.replace(report, results=Results(table=table)))
     assert "; bootstrap with 50 replicates" in analytic["12e"].said
+
+
+def test_a_plan_without_the_outcome_counts_nobody_and_says_no_number(report):
+    table = report.results.table.copy()
+    mine = (table["score"] == "score") & (table["metric"] == "auroc")
+    table.loc[mine, ["n", "n_events"]] = pd.NA
+    changed = dataclasses.replace(report, results=Results(table=table))
+    assert not [answer.said for answer in answers(changed).values() if "<NA>" in str(answer.said)]
+    assert table_two_view(changed).groups[1][0] == "Internal test set"
+    assert "n\u00a0=\u00a0240" in table_two_view(report).groups[1][0]
 
 
 def test_measures_and_subgroups_that_were_not_computed_are_not_claimed(report):
