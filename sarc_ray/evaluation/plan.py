@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -186,7 +187,7 @@ class EvaluationConfig:
             raise ValueError(f"subgroups: found {list(self.subgroups)}; name each column once")
         for band, (_, name) in BANDS.items():
             edges = getattr(self, name)
-            if any(low >= high for low, high in itertools.pairwise(edges)):
+            if not all(map(math.isfinite, edges)) or any(low >= high for low, high in itertools.pairwise(edges)):
                 raise ValueError(f"{name}: found {list(edges)}; allowed: rising {_UNITS[name]}")
             if (band in self.subgroups) != bool(edges):
                 raise ValueError(

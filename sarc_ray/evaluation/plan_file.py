@@ -16,9 +16,13 @@ import yaml
 from sarc_ray.config import from_mapping, merge, to_mapping
 from sarc_ray.errors import ConfigError
 from sarc_ray.evaluation.plan import (
+    COMPARISONS,
+    EXTERNAL_METRICS,
     METRICS,
     NOT_OF_THE_PLAN,
+    OUTCOME_METRICS,
     PLAN_VERSION,
+    TARGET_METRICS,
     EvaluationConfig,
     EvaluationPlan,
     in_order,
@@ -60,6 +64,13 @@ def read_plan(text: str, derived: EvaluationPlan, *, where: str) -> EvaluationPl
     metrics = _names(stated, "metrics", derived.metrics, allowed=METRICS, where=where)
     if not outcomes or not metrics:
         raise ConfigError(f"{where}: outcomes, metrics: name at least one of each, or leave the key out for all")
+    applicable = [*(TARGET_METRICS if set(outcomes) - {derived.outcome_name} else ()), *COMPARISONS]
+    applicable += [*OUTCOME_METRICS, *EXTERNAL_METRICS] if derived.outcome_name in outcomes else []
+    if not set(metrics) & set(applicable):
+        raise ConfigError(
+            f"{where}: metrics: none of {', '.join(metrics)} is a metric of {', '.join(outcomes)}; nothing would be "
+            "evaluated; name metrics of these outcomes"
+        )
     return EvaluationPlan(
         config=config,
         outcome_name=derived.outcome_name,
@@ -100,6 +111,8 @@ def _names(
     if len(set(names)) < len(names):
         raise ConfigError(f"{where}: {key}: found {names}; name each once")
     for name in names:
+        if name != name.strip() or not name:
+            raise ConfigError(f"{where}: {key}: found {name!r}; write the name without spaces around it")
         if allowed is not None and name not in allowed:
             raise ConfigError(f"{where}: {key}: {name!r} is not known{_near(name, allowed)}")
     return tuple(names)
