@@ -15,6 +15,7 @@ from sarc_ray import __version__
 PACKAGES = (
     *("ray", "torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "lightgbm", "xgboost"),
     *("optuna", "shap", "skops", "safetensors", "pydicom", "imagecodecs", "opencv-python-headless", "fsspec", "s3fs"),
+    "highdicom",
 )
 _GIT_LIMIT_S = 10.0
 

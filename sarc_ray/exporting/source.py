@@ -27,7 +27,7 @@ from sarc_ray.imaging.quiet import quiet_pydicom
 FILED = (
     "SpecificCharacterSet",
     "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex",
-    "PatientIdentityRemoved", "DeidentificationMethod",
+    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
     "StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "StudyDescription",
     "ReferringPhysicianName",
 )  # fmt: skip

@@ -41,6 +41,14 @@ def test_it_belongs_to_the_radiographs_patient_and_study():
     assert found.SOPInstanceUID != source.SOPInstanceUID
 
 
+def test_that_the_patient_was_made_unknown_comes_along():
+    code = pydicom.Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "113100", "DCM", "Basic Application Profile"
+    found = capture(make_image(0, PatientIdentityRemoved="YES", DeidentificationMethodCodeSequence=[code]))
+    assert found.PatientIdentityRemoved == "YES"
+    assert found.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
+
+
 def test_it_says_what_it_was_made_of_by_whom_and_what_it_is_not_for():
     found = capture(make_image(2))
     (item,) = found.SourceImageSequence
