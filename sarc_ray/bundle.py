@@ -1,7 +1,7 @@
 """The bundle: one folder with all that a score needs, written whole, verified before use.
 
     bundle.json                               what the bundle is, and the SHA-256 of every other file; written last
-    stage1/<target>/member-<k>.safetensors    weights of the ensembles
+    stage1/<target>/member-<k>.safetensors    weights of the ensembles, or of one network that answers for them
     stage1/ood.safetensors                    where the training pictures lie, for the distance of new ones
     stage2/model.skops                        classifier, calibration, threshold
     model_card.md                             for people
@@ -20,13 +20,24 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from sarc_ray import storage
+from sarc_ray.bundle_parts import (
+    OOD,
+    check_members,
+    check_parts,
+    check_stage2,
+    content_of,
+    member_numbers,
+    member_path,
+    mu_only_targets,
+    target_names,
+)
 from sarc_ray.cohort.definitions import OutcomeConfig
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.config import from_mapping, to_mapping
@@ -46,10 +57,8 @@ SCHEMA_VERSION = 3
 MANIFEST = "bundle.json"
 CARD = "model_card.md"
 STAGE2 = "stage2/model.skops"
-OOD = "stage1/ood.safetensors"
 _PACKAGES = ("lightgbm", "numpy", "opencv-python-headless", "safetensors", "scikit-learn", "skops", "torch", "xgboost")
 _ID_LENGTH = 32  # hexadecimal digits of SHA-256: 128 bits
-_MIN_MEMBERS = 2  # the unbiased epistemic part, a stage-2 feature, needs two
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +74,7 @@ class BundleSpec:
         batch_size: pictures at once; batches are padded to it, so that rounding does not depend on the neighbours.
         sigma_scale: per target, what the ensemble's sigma is multiplied by (recalibration); 1 leaves it.
         ood_threshold: pictures at a larger distance from the training pictures get no score; null refuses none.
+        stage1: ``ensemble``, or ``distilled``: one network answers for another bundle's ensembles.
     """
 
     targets: tuple[TargetConfig, ...]
@@ -75,6 +85,7 @@ class BundleSpec:
     batch_size: int
     sigma_scale: tuple[float, ...]
     ood_threshold: float | None
+    stage1: Literal["ensemble", "distilled"] = "ensemble"
 
     def __post_init__(self) -> None:
         names = [target.name for target in self.targets]
@@ -187,37 +198,31 @@ class Bundle:
         """Stage 2's features of rows that hold clinical features and stage 1's predictions; missing ones stay NaN."""
         from sarc_ray.stage2.features import build_features
 
-        return build_features(frame, self.spec.clinical_features, _names(self.spec), mu_only=_mu_only(self.spec))
+        return build_features(
+            frame, self.spec.clinical_features, target_names(self.spec), mu_only=mu_only_targets(self.spec)
+        )
 
     def predict(
         self, images_NSS: npt.NDArray[np.uint8], *, device: str = "auto", threads: int = 1
     ) -> dict[str, npt.NDArray[np.float64]]:
         """Stage 1 alone, which needs no clinical feature: each target's columns and ``ood_distance``, as `score`."""
-        from sarc_ray.stage1.ensemble import predict_members, prediction_columns
+        from sarc_ray.stage1.answers import predict_columns
 
-        # One call for all targets: convolutions that members share then run once per picture.
-        everyone = [member for of_target in self.members for member in of_target]
         distance_N = np.empty(len(images_NSS))
 
         def measure(rows: slice, features_BF: npt.NDArray[np.float32]) -> None:
             distance_N[rows] = self.ood.distance(features_BF)
 
-        mu_MN, sigma_MN = predict_members(
-            everyone,
+        columns = predict_columns(
+            self.members,
             images_NSS,
+            targets=self.spec.targets,
+            sigma_scale=self.spec.sigma_scale,
             batch_size=self.spec.batch_size,
             device=device,
             threads=threads,
             on_features=measure,
         )
-        columns: dict[str, Any] = {}
-        start = 0
-        for target, of_target, scale in zip(self.spec.targets, self.members, self.spec.sigma_scale, strict=True):
-            rows = slice(start, start + len(of_target))
-            columns |= prediction_columns(
-                target.name, mu_MN[rows], sigma_MN[rows], positive=target.positive, sigma_scale=scale
-            )
-            start = rows.stop
         return columns | {"ood_distance": distance_N}
 
 
@@ -252,11 +257,11 @@ def write_bundle(
     from sarc_ray.stage1.ood import reference_from_bytes
     from sarc_ray.stage2.persist import content_hash, to_bytes
 
-    _check_parts(members, stage2, spec)
-    loaded = [[member_from_bytes(data) for data in members[name]] for name in _names(spec)]
+    check_parts(members, stage2, spec)
+    loaded = [[member_from_bytes(data) for data in members[name]] for name in target_names(spec)]
     reference = reference_from_bytes(ood)
-    _check_members(loaded, reference, spec)
-    files = {_member_path(name, k): data for name in _names(spec) for k, data in enumerate(members[name])}
+    check_members(loaded, reference, spec)
+    files = {member_path(name, k): data for name in target_names(spec) for k, data in enumerate(members[name])}
     files |= {OOD: ood, STAGE2: to_bytes(stage2)}
     manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -293,9 +298,9 @@ def read_manifest_of(uri: str) -> BundleManifest:
     except (ConfigError, KeyError, TypeError) as error:
         raise BundleError(f"{uri}: {MANIFEST} is damaged or altered ({error})") from error
     wanted = {OOD, STAGE2, CARD}
-    for name in _names(manifest.spec):
+    for name in target_names(manifest.spec):
         n_members = sum(path.startswith(f"stage1/{name}/") for path in manifest.files)
-        wanted |= {_member_path(name, k) for k in range(max(n_members, _MIN_MEMBERS))}
+        wanted |= {member_path(name, k) for k in member_numbers(n_members, manifest.spec)}
     if wanted != set(manifest.files):
         raise BundleError(
             f"{uri}: {MANIFEST} lists other files than a bundle has: {', '.join(sorted(wanted ^ set(manifest.files)))}"
@@ -342,8 +347,8 @@ def load_bundle(uri: str) -> Bundle:
     members = _load_members(uri, manifest)
     reference = reference_from_bytes(_read_checked(uri, OOD, manifest))
     stage2 = from_bytes(_read_checked(uri, STAGE2, manifest))
-    _check_members(members, reference, manifest.spec)
-    _check_stage2(stage2, manifest.spec)
+    check_members(members, reference, manifest.spec)
+    check_stage2(stage2, manifest.spec)
     found = _model_id(manifest.spec, members, reference, content_hash(stage2))
     if found != manifest.model_id:
         raise BundleError(f"{uri}: expected model_id {manifest.model_id}, found {found}; {MANIFEST} was altered")
@@ -387,18 +392,6 @@ def _check_version(found: int, uri: str) -> None:
         )
 
 
-def _names(spec: BundleSpec) -> list[str]:
-    return [target.name for target in spec.targets]
-
-
-def _mu_only(spec: BundleSpec) -> list[str]:
-    return [target.name for target in spec.targets if not target.positive]
-
-
-def _member_path(target_name: str, k: int) -> str:
-    return f"stage1/{target_name}/member-{k:02d}.safetensors"
-
-
 def _read_checked(uri: str, path: str, manifest: BundleManifest) -> bytes:
     try:
         data = storage.read_bytes(storage.join(uri, path))
@@ -406,10 +399,8 @@ def _read_checked(uri: str, path: str, manifest: BundleManifest) -> bytes:
         raise BundleError(f"{uri}: {path} cannot be read ({error}); get the bundle again from its source") from error
     found = hashlib.sha256(data).hexdigest()
     if found != manifest.files[path]:
-        raise BundleError(
-            f"{uri}: {path}: expected sha256 {manifest.files[path]}, found {found}; get the bundle "
-            "again from its source"
-        )
+        told = f"expected sha256 {manifest.files[path]}, found {found}; get the bundle again from its source"
+        raise BundleError(f"{uri}: {path}: {told}")
     return data
 
 
@@ -418,7 +409,7 @@ def _load_members(uri: str, manifest: BundleManifest) -> list[list[LoadedMember]
 
     first: dict[str, LoadedMember] = {}
     members: list[list[LoadedMember]] = []
-    for name in _names(manifest.spec):
+    for name in target_names(manifest.spec):
         paths = sorted(path for path in manifest.files if path.startswith(f"stage1/{name}/"))
         members.append([])
         for path in paths:  # one file at a time: fifteen VGG16 are 0.9 GB
@@ -434,43 +425,12 @@ def _model_id(
     spec: BundleSpec, members: Sequence[Sequence[LoadedMember]], reference: OodReference, stage2_hash: str
 ) -> str:
     content = {
-        "spec": to_mapping(spec),
+        "spec": content_of(spec),
         "members": [[member.content_hash for member in of_target] for of_target in members],
         "ood": reference.content_hash,
         "stage2": stage2_hash,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()[:_ID_LENGTH]
-
-
-def _check_parts(members: Mapping[str, Sequence[bytes]], stage2: Stage2Model, spec: BundleSpec) -> None:
-    if set(members) != set(_names(spec)):
-        raise BundleError(f"members: found targets {sorted(members)}, needed are {sorted(_names(spec))}")
-    for name, of_target in members.items():
-        if len(of_target) < _MIN_MEMBERS:
-            raise BundleError(f"members: {name} has {len(of_target)}, needed are {_MIN_MEMBERS} or more")
-    _check_stage2(stage2, spec)
-
-
-def _check_stage2(stage2: Stage2Model, spec: BundleSpec) -> None:
-    from sarc_ray.stage2.features import feature_names
-
-    expected = feature_names(spec.clinical_features, _names(spec), mu_only=_mu_only(spec))
-    if list(stage2.feature_names) != expected:
-        raise BundleError(f"stage 2 uses {', '.join(stage2.feature_names)}; the bundle provides {', '.join(expected)}")
-
-
-def _check_members(members: Sequence[Sequence[LoadedMember]], reference: OodReference, spec: BundleSpec) -> None:
-    size = spec.preprocess.size_px
-    for target, of_target in zip(spec.targets, members, strict=True):
-        for member in of_target:
-            if member.target_name != target.name:
-                raise BundleError(f"members: one of {target.name} predicts {member.target_name}")
-            if member.image_size_px != (size, size):
-                raise BundleError(f"members: one of {target.name} knows pictures of {member.image_size_px}, not {size}")
-    if reference.backbone_hash != members[0][0].backbone_hash:
-        raise BundleError(
-            f"{OOD}: made with other convolutions than those of the first member of {spec.targets[0].name}; fit it anew"
-        )
 
 
 def _files_below(uri: str) -> set[str]:

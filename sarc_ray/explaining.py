@@ -112,8 +112,8 @@ def explain(
 
     Returns:
         The table: ``number`` (place in the request), the columns of the score table without keys, and per target
-        ``<t>_disagreement``, the mean over the picture of its members' standard deviation. Predictions stand there
-        for every readable image, the score where its clinical features are known.
+        ``<t>_disagreement``, the mean over the picture of its members' standard deviation (empty for a distilled
+        bundle). Predictions stand there for every readable image, the score where its clinical features are known.
 
     Raises:
         BundleError: the bundle is damaged.
@@ -214,14 +214,16 @@ def _overlays(
 
     for number, (target, members) in enumerate(zip(bundle.spec.targets, bundle.members, strict=True), start=1):
         maps = grad_cam(members, images_NSS, threads=how.threads)
-        table.loc[places, f"{target.name}_disagreement"] = maps.disagreement_NHW.mean(axis=(1, 2))
+        several = len(members) > 1  # a distilled network has nobody to disagree with
+        if several:
+            table.loc[places, f"{target.name}_disagreement"] = maps.disagreement_NHW.mean(axis=(1, 2))
         for k, place in enumerate(places.tolist()):
             row = table.iloc[place]
             draw = functools.partial(
                 overlay_png,
                 images_NSS[k],
                 maps.mean_NHW[k],
-                maps.disagreement_NHW[k],
+                maps.disagreement_NHW[k] if several else None,
                 target=target,
                 mu=float(row[f"{target.name}_mu"]),
                 sigma=float(row[f"{target.name}_sigma"]),

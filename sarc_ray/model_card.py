@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sarc_ray.bundle import BundleSpec
 
 # Metrics that have a section of their own.
-_TOLD_APART = ("recalibration", "local_recalibration")
+_TOLD_APART = ("recalibration", "local_recalibration", "distillation")
 _LOCAL = {"none": "none", "intercept": "intercept", "intercept_and_slope": "intercept and slope"}
 _REBASED = "prevalence"
 _RULES = {
@@ -48,7 +48,7 @@ def model_card(manifest: Mapping[str, Any], spec: BundleSpec) -> str:
         "",
         "## How it works",
         "",
-        "Stage 1: ensembles of neural networks predict from the radiograph, each with its uncertainty:",
+        *_stage1(spec, manifest["lineage"]),
         "",
         *targets,
         "",
@@ -67,8 +67,7 @@ def model_card(manifest: Mapping[str, Any], spec: BundleSpec) -> str:
         *_table({key: value for key, value in manifest["metrics"].items() if key not in _TOLD_APART}),
         "",
         *_thresholds(manifest["thresholds"], rebased=manifest["calibration"]["method"] == _REBASED),
-        *_recalibrations(manifest["metrics"].get("recalibration", {})),
-        *_local(manifest["metrics"].get("local_recalibration")),
+        *_decisions(manifest["metrics"]),
         "## Lineage",
         "",
         *_table(manifest["lineage"]),
@@ -147,6 +146,55 @@ def _thresholds(thresholds: Sequence[Mapping[str, Any]], *, rebased: bool) -> li
         "| rule | score | sensitivity | specificity | PPV | NPV | F1 | flagged of 10,000 | |",
         "|---|---|---|---|---|---|---|---|---|",
         *rows,
+        "",
+    ]
+
+
+def _decisions(metrics: Mapping[str, Any]) -> list[str]:
+    """Sections on what was decided on figures, as far as there is anything."""
+    return [
+        *_recalibrations(metrics.get("recalibration", {})),
+        *_distillation(metrics.get("distillation")),
+        *_local(metrics.get("local_recalibration")),
+    ]
+
+
+def _stage1(spec: BundleSpec, lineage: Mapping[str, Any]) -> list[str]:
+    if spec.stage1 == "ensemble":
+        return ["Stage 1: ensembles of neural networks predict from the radiograph, each with its uncertainty:"]
+    return [
+        "stage1: distilled. Stage 1 is one network, taught what the ensembles of bundle",
+        f"`{lineage.get('parent_model_id', 'unknown')}` say of patients whom their members had not seen. It answers",
+        "for these with mean, aleatoric and epistemic variance. Stage 2, its calibration, its thresholds and the",
+        "figures at training are that bundle's, unchanged:",
+    ]
+
+
+def _distillation(found: Mapping[str, Any] | None) -> list[str]:
+    """How far a distilled network says what its parent says."""
+    if not found:
+        return []
+    names = ("mu_explained", "sigma_spearman", "sigma_ratio", "epistemic_spearman", "epistemic_ratio")
+    names = (*names, "nll_parent", "nll")
+    rows = [
+        f"| {target} | "
+        + " | ".join("-" if facts[name] is None else format(facts[name], ".4f") for name in names)
+        + " |"
+        for target, facts in found["targets"].items()
+    ]
+    score = found["score"]
+    return [
+        "## Beside the ensembles",
+        "",
+        f"On {found['images']} pictures of tuning patients, whom neither learned from: share of the variance of the",
+        "ensemble's means that is met; rank correlation and ratio of sigma, and of the epistemic variance; NLL, nats.",
+        "",
+        "| target | mean met | sigma: rank | ratio | epistemic: rank | ratio | NLL, ensemble | NLL |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        f"Scores: rank correlation {'-' if score['spearman'] is None else format(score['spearman'], '.4f')}, mean",
+        f"absolute difference {score['mean_difference']:.4f}.",
         "",
     ]
 

@@ -108,7 +108,7 @@ def train(run: Run, tell: Tell = silent) -> Record:
 
     def work() -> Record:
         frame, images_NSS = intake.training_images(run)
-        plan = _plan(config, frame)
+        plan = plan_of(config, frame)
         tasks = _member_tasks(config, frame, plan)
         with cluster.session(config.engine):
             trained = train_members(
@@ -354,7 +354,8 @@ def _missing(failed: Sequence[FailedMember], *, n_left_out: int) -> Record:
     return {"failed_members": [member.name for member in failed], "patients_left_out_of_stage2": n_left_out}
 
 
-def _plan(config: RunConfig, frame: pd.DataFrame) -> MemberPlan:
+def plan_of(config: RunConfig, frame: pd.DataFrame) -> MemberPlan:
+    """Who learns from whom, and who speaks for whom, of the rows of :func:`sarc_ray.intake.training_images`."""
     return plan_members(
         config.ensemble.training_features,
         members=config.ensemble.members,
@@ -380,6 +381,7 @@ def _member_tasks(config: RunConfig, frame: pd.DataFrame, plan: MemberPlan) -> l
             network=config.network,
             augment=config.augment,
             fit=config.fit,
+            heads=config.ensemble.heads,
         )
         for index, held_out_N in enumerate(plan.held_out_IN)
     ]

@@ -10,6 +10,7 @@ Layout of a run's folder (any fsspec URL; training checkpoints want a folder tha
     predictions.parquet    stage-1 predictions (training patients: by members that never saw them)
     stage2/                trials of the search, feature check
     bundle/                the model
+    distilled/             one network that answers for its ensembles, where it was asked for, as a bundle of its own
     scores/<dataset>/      score tables
     results/               results, headline, algorithms, ladder, table_one_<dataset>; as Parquet and CSV
     report/                index.html with its figures
@@ -39,6 +40,7 @@ from sarc_ray.evaluation.plan import EvaluationConfig
 from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.simulate.cohort import SimulateConfig
 from sarc_ray.stage1.augment import AugmentConfig
+from sarc_ray.stage1.distillation import DistillConfig
 from sarc_ray.stage1.ensemble import EnsembleConfig
 from sarc_ray.stage1.fit import FitConfig
 from sarc_ray.stage1.network import NetworkConfig
@@ -121,6 +123,7 @@ class RunConfig:
     fit: FitConfig
     ensemble: EnsembleConfig
     ood: OodConfig
+    distill: DistillConfig
     stage2: Stage2Config
     score: ScoreConfig
     evaluation: EvaluationConfig
@@ -142,6 +145,11 @@ class RunConfig:
             raise ValueError(
                 f"clinical_features: the outcome is made of {told[0]}, so that it would tell what is to be predicted; "
                 "remove it"
+            )
+        if self.ensemble.heads == "all_targets" and self.network.trainable == "head":
+            raise ValueError(
+                "ensemble.heads: found all_targets with network.trainable: head; frozen convolutions are shared "
+                "anyway, and run once per picture; set ensemble.heads: one_target"
             )
 
 

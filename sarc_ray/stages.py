@@ -52,7 +52,9 @@ def fingerprint_of_members(run: Run) -> str:
     """Short hash of what decides the trained members; another recalibration, say, trains none of them anew."""
     config = run.config
     settings = (config.targets, config.network, config.augment, config.fit)
-    dealt = (config.ensemble.members, config.ensemble.training_features)
+    dealt: tuple[Any, ...] = (config.ensemble.members, config.ensemble.training_features)
+    if config.ensemble.heads != "one_target":  # members of runs from before there was a choice stay what they are
+        dealt = (*dealt, config.ensemble.heads)
     inputs = [fingerprint(run, "prepare"), *settings, *dealt, _weights(config), config.run.seed]
     # A member of an older schema is trained anew, not kept for a later stage to refuse.
     inputs.append(checkpoint.SCHEMA_VERSION)
@@ -101,7 +103,8 @@ def lineage(run: Run, stage: str, inputs: Any) -> dict[str, Any]:
 
 def run_id(run: Run) -> str:
     """Names the run in tables: its name and its configuration. The same run on another engine has the same id."""
-    decisive = {key: value for key, value in to_mapping(run.config).items() if key not in ("drift", "engine", "plan")}
+    left_out = ("distill", "drift", "engine", "plan")
+    decisive = {key: value for key, value in to_mapping(run.config).items() if key not in left_out}
     return f"{run.config.run.name}-{fingerprint_of(decisive)[:8]}"
 
 

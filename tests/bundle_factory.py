@@ -16,6 +16,7 @@ from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.stage1.checkpoint import member_from_bytes, member_to_bytes, members_from_bytes
 from sarc_ray.stage1.ensemble import pooled_features, predict_members, prediction_columns
 from sarc_ray.stage1.fit import TrainedMember
+from sarc_ray.stage1.joint import build_heads, heads_of
 from sarc_ray.stage1.network import NetworkConfig, build_network, normalise
 from sarc_ray.stage1.ood import fit_reference, reference_to_bytes
 from sarc_ray.stage1.scale import TargetScale
@@ -142,3 +143,27 @@ def _member(target_name: str, seed: int) -> bytes:
             state={name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()},
         )
     )
+
+
+def make_distilled(seed: int, *, n_members: int = 2) -> dict[str, list[bytes]]:
+    """Parts of an untrained network that answers for an ensemble of so many members, as files."""
+    networks = build_heads(NETWORK, len(TARGETS), seed=seed, distilled=True)
+    return {
+        target.name: [
+            member_to_bytes(
+                TrainedMember(
+                    target_name=target.name,
+                    network=NETWORK,
+                    scale=TargetScale(transform="identity", mean=16.0, sd=4.0),
+                    image_size_px=(SIZE_PX, SIZE_PX),
+                    seed=seed,
+                    best_epoch=0,
+                    best_tune_nll=0.0,
+                    history=(),
+                    state={name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()},
+                    distilled_from=n_members,
+                )
+            )
+        ]
+        for target, network in zip(TARGETS, heads_of(networks), strict=True)
+    }

@@ -21,7 +21,15 @@ from sarc_ray.bundle import (
 from sarc_ray.errors import BundleError, EvaluationError, SchemaVersionError
 from sarc_ray.stage2.model import Stage2Model
 from sarc_ray.stage2.thresholds import RULES
-from tests.bundle_factory import SPEC, TARGETS, make_members, make_ood, make_pictures, make_stage2
+from tests.bundle_factory import (
+    SPEC,
+    TARGETS,
+    make_distilled,
+    make_members,
+    make_ood,
+    make_pictures,
+    make_stage2,
+)
 
 GOLDEN = Path(__file__).parent / "golden" / "bundle"
 # What may differ between machines: rounding of single-precision networks, far below any meaning of a score.
@@ -476,3 +484,44 @@ assert not {{"torch", "ray", "sklearn", "skops"}} & set(sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_distilled_network_is_a_bundle_of_its_own_kind(tmp_path, members, stage2):
+    parts, spec = make_distilled(8), dataclasses.replace(SPEC, stage1="distilled")
+    uri = _write(str(tmp_path / "bundle"), parts, stage2, spec)
+    manifest = verify_bundle(uri)
+    assert manifest.spec.stage1 == "distilled"
+    assert [path for path in sorted(manifest.files) if "member" in path] == [
+        "stage1/alm_kg/member-00.safetensors",
+        "stage1/crt_s/member-00.safetensors",
+    ]
+    bundle = load_bundle(uri)
+    assert [len(of_target) for of_target in bundle.members] == [1, 1]
+    assert bundle.members[0][0].network.backbone is bundle.members[1][0].network.backbone
+    images_NSS, clinical = make_pictures(11, rng=np.random.default_rng(0))
+    scores = bundle.score(images_NSS, clinical, device="cpu")
+    ensemble = load_bundle(_write(str(tmp_path / "ensemble"), members, stage2)).score(images_NSS, clinical)
+    assert list(scores.columns) == list(ensemble.columns)
+    assert scores.notna().all(axis=None)
+    assert "stage1: distilled." in storage.read_text(storage.join(uri, "model_card.md"))
+
+
+def test_what_is_no_distilled_network_is_refused_as_one(tmp_path, members, stage2):
+    target = str(tmp_path / "bundle")
+    parts, spec = make_distilled(8), dataclasses.replace(SPEC, stage1="distilled")
+    with pytest.raises(BundleError, match="alm_kg has 2, needed is 1 of a distilled network"):
+        _write(target, members, stage2, spec)
+    single = {name: of_target[:1] for name, of_target in members.items()}
+    with pytest.raises(BundleError, match="one of alm_kg is an ordinary one; stage1 of the bundle is distilled"):
+        _write(target, single, stage2, spec)
+    twice = {name: of_target * 2 for name, of_target in parts.items()}
+    with pytest.raises(BundleError, match="one of alm_kg answers for 2 members; stage1 of the bundle is ensemble"):
+        _write(target, twice, stage2)
+
+
+def test_the_identity_of_an_ensemble_is_what_it_was_before_there_were_other_kinds(uri):
+    assert storage.read_json(storage.join(uri, "bundle.json"))["spec"]["stage1"] == "ensemble"
+    model_id = read_manifest_of(uri).model_id
+    _edit(uri, lambda value: value["spec"].pop("stage1"))
+    assert load_bundle(uri).model_id == model_id
+    assert load_bundle(uri).spec.stage1 == "ensemble"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sarc_ray import intake, pipeline, reporting, stages, storage, tables
+from sarc_ray import distilling, intake, pipeline, reporting, stages, storage, tables
 from sarc_ray.bundle import load_bundle, read_manifest_of, require_preprocessing, verify_bundle
 from sarc_ray.distributed import train
 from sarc_ray.errors import (
@@ -34,6 +34,7 @@ SMALL = (
     "augment.copies=1",
     "network.hidden_units=[8]",
     "ensemble.members=3",
+    "distill.epochs=2",
     "stage2.algorithms=[logistic_regression, lightgbm]",
     "stage2.trials_per_algorithm=2",
     "stage2.trials_per_round=1",
@@ -399,6 +400,64 @@ def test_the_bundle_is_whole_until_someone_touches_it(run, tmp_path):
     storage.write_text(card, storage.read_text(card) + " ")
     with pytest.raises(BundleError, match=r"model_card\.md"):
         verify_bundle(str(tmp_path / "copy"))
+
+
+def test_a_tuned_run_is_distilled_into_one_network_that_scores(run, settings, tmp_path):
+    """Another bundle, which names its parent and takes over its stage 2; every row gets its outcome as ever."""
+    parent = load_bundle(run.path("bundle"))
+    facts = distilling.distill(run, pipeline.silent)["facts"]
+    assert (facts["parent_model_id"], facts["instead_of"]) == (parent.model_id, 9)
+    assert distilling.distill(run, pipeline.silent)["skipped"]
+    assert not storage.exists(run.path("distilling"))
+    manifest = verify_bundle(run.path("distilled"))
+    assert manifest.model_id == facts["model_id"] != parent.model_id
+    assert manifest.lineage["parent_model_id"] == parent.model_id
+    assert manifest.thresholds == parent.manifest.thresholds
+    assert manifest.calibration == parent.manifest.calibration
+    card = storage.read_text(run.path("distilled", "model_card.md"))
+    assert "stage1: distilled" in card
+    assert parent.model_id in card
+    found = manifest.metrics["distillation"]
+    assert found["images"] == (storage.read_table(run.path("predictions.parquet"))["split"] == "tune").sum()
+    assert set(found["targets"]) == {"alm_kg", "hgs_kg", "crt_s"}
+    frame, images = intake.training_images(run)
+    distance_N = load_bundle(run.path("distilled")).predict(images, device="cpu")["ood_distance"]
+    assert np.median(distance_N[frame["split"] == "train"]) == pytest.approx(1.0, abs=0.3)
+    rows = intake.archive_rows(run)
+    table_uri = str(tmp_path / "scores")
+    pipeline.score_rows_with_bundle(
+        rows, bundle_uri=run.path("distilled"), table_uri=table_uri, key=b"0" * 32, run=run, tell=pipeline.silent
+    )
+    table, of_parent = tables.read(table_uri), tables.read(run.path("scores", "archive"))
+    assert table.columns.tolist() == of_parent.columns.tolist()
+    assert len(table) == len(rows)
+    assert set(table["model_id"]) == {facts["model_id"]}
+    scored = table[table["outcome"] == Outcome.SCORED]
+    assert len(scored) > 0
+    assert scored[["alm_kg_sigma", "crt_s_var_epistemic", "score"]].notna().all(axis=None)
+
+
+def test_in_sample_ensembles_are_not_distilled(run, settings, monkeypatch):
+    other = load_run("demo", [*settings, "ensemble.training_features=in_sample"])
+    monkeypatch.setattr(stages, "finished", lambda run, stage: {})
+    with pytest.raises(ConfigError, match="no answers for unseen pictures to learn from"):
+        distilling.distill(other, pipeline.silent)
+
+
+@pytest.mark.slow
+def test_members_of_all_targets_share_their_convolutions_from_training_to_score(run, settings, tmp_path):
+    other = load_run("demo", [*settings, f"run.directory={tmp_path}", "ensemble.heads=all_targets"])
+    assert stages.fingerprint_of_members(other) != stages.fingerprint_of_members(run)
+    pipeline.prepare(other)
+    assert pipeline.train(other)["facts"]["members"] == 3
+    pipeline.tune(other)
+    bundle = load_bundle(other.path("bundle"))
+    assert [len(of_target) for of_target in bundle.members] == [3, 3, 3]
+    hashes = [[member.backbone_hash for member in of_target] for of_target in bundle.members]
+    assert hashes[0] == hashes[1] == hashes[2]
+    assert len(set(hashes[0])) == 3
+    assert pipeline.score(other, "test_internal")["facts"]["counts"]["scored"] > 0
+    assert distilling.distill(other, pipeline.silent)["facts"]["instead_of"] == 9
 
 
 def test_a_member_that_fails_is_waited_for_or_done_without(run, settings, tmp_path, monkeypatch):

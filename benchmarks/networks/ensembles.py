@@ -14,7 +14,8 @@ from torch import nn
 
 from sarc_ray.config import from_mapping, load_preset
 from sarc_ray.stage1.checkpoint import LoadedMember, member_to_bytes, members_from_bytes
-from sarc_ray.stage1.fit import EpochRecord, TrainedMember
+from sarc_ray.stage1.fit import TrainedMember
+from sarc_ray.stage1.loop import EpochRecord
 from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, build_network, empty_network
 from sarc_ray.stage1.scale import TargetScale
 

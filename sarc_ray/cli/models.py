@@ -1,4 +1,4 @@
-"""Verbs that make a model: prepare, train, tune."""
+"""Verbs that make a model: prepare, train, tune, distill."""
 
 from __future__ import annotations
 
@@ -66,3 +66,15 @@ def tune(
     if config is None:
         raise ConfigError("CONFIG: missing; name the run's YAML, or --table, --outcome and --to")
     run_stage(load(config, set_), "tune", pipeline.tune)
+
+
+@app.command(epilog="Example: sarc-ray distill run.yaml --set distill.epochs=60")
+def distill(config: ConfigArgument, set_: SetOption = None) -> None:
+    """Teach one network what a tuned run's ensembles say, and write it as a bundle of its own: RUN/distilled.
+
+    It scores with one pass instead of one for each member. The run's own bundle stays as it is.
+    """
+    with console.status("loading"):
+        from sarc_ray import distilling
+
+    run_stage(load(config, set_), "distill", distilling.distill)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sarc_ray import storage
-from sarc_ray.stage1.fit import EpochRecord
+from sarc_ray.stage1.loop import EpochRecord
 from sarc_ray.stage1.member import MemberResult
 
 # A finished member: itself, what it says of every image, and its training history.

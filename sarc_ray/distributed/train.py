@@ -38,8 +38,8 @@ from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.distributed.stream import Progress
 from sarc_ray.errors import ConfigError, SarcRayError
 from sarc_ray.stage1.features import FeatureArray, extract_features
-from sarc_ray.stage1.fit import EpochRecord
-from sarc_ray.stage1.member import MemberResult, MemberTask, train_target
+from sarc_ray.stage1.loop import EpochRecord
+from sarc_ray.stage1.member import MemberResult, MemberTask, train_unit
 from sarc_ray.stage1.network import build_network
 from sarc_ray.stage1.runtime import ByteArray, derive_seed
 from sarc_ray.stage1.shortfall import FailedMember
@@ -220,7 +220,7 @@ def _run_trainer(
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """In the trainer's process: one target after another, each from where an earlier worker left it.
+    """In the trainer's process: one target after another, or all as one, each from where an earlier worker left it.
 
     The least begun come first: where training one target ends its worker's process each time (memory, a broken
     library), no error can be caught, and the other targets would never have their turn.
@@ -231,31 +231,43 @@ def _worker(config: dict[str, Any]) -> None:
     features_KNF = ray.get(config["refs"]["features"]) if "features" in config["refs"] else None
     log = _Log(config["checkpoint_interval_s"])
     lost: list[BaseException] = []
-    begun = [times_begun(uri, target.name, task.index) for target in task.targets]
-    for number in sorted(range(len(task.targets)), key=begun.__getitem__):
-        target = task.targets[number]
-        if is_finished(uri, target.name, task.index, fingerprint=fingerprint):
+    names = {unit: [task.targets[number].name for number in unit] for unit in task.units()}
+    begun = {unit: max(times_begun(uri, name, task.index) for name in of_unit) for unit, of_unit in names.items()}
+    for unit in sorted(names, key=begun.__getitem__):
+        if all(is_finished(uri, name, task.index, fingerprint=fingerprint) for name in names[unit]):
             continue
-        note_begin(uri, target.name, task.index)
+        for name in names[unit]:
+            note_begin(uri, name, task.index)
         try:
-            result = train_target(
-                task,
-                number,
-                images_NSS,
-                features_KNF=features_KNF,
-                state=log.states.get(target.name),
-                on_epoch=log.epoch_of(target.name),
-            )
-            attempts = log.attempts.get(target.name, [])
-            write_finished(uri, target.name, task.index, result, fingerprint=fingerprint, attempts=attempts)
-            log.states.pop(target.name, None)
+            _train_and_keep(task, unit, images_NSS, features_KNF, log, uri=uri, fingerprint=fingerprint)
         except Exception as error:  # whatever it is, the targets that follow are other members
-            write_failure(uri, target.name, task.index, error)
+            for name in names[unit]:
+                write_failure(uri, name, task.index, error)
             # What our own code refuses, it will refuse again; anything else may be the machine's fault.
             if not isinstance(error, SarcRayError | ValueError):
                 lost.append(error)
     if lost:
         raise lost[0]
+
+
+def _train_and_keep(
+    task: MemberTask,
+    unit: tuple[int, ...],
+    images_NSS: ByteArray,
+    features_KNF: FeatureArray | None,
+    log: _Log,
+    *,
+    uri: str,
+    fingerprint: str,
+) -> None:
+    """Train what is trained as one; its first target's name stands for it in checkpoints."""
+    key = task.targets[unit[0]].name
+    results = train_unit(
+        task, unit, images_NSS, features_KNF=features_KNF, state=log.states.get(key), on_epoch=log.epoch_of(key)
+    )
+    for name, result in results.items():
+        write_finished(uri, name, task.index, result, fingerprint=fingerprint, attempts=log.attempts.get(key, []))
+    log.states.pop(key, None)
 
 
 class _Log:

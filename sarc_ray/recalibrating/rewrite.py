@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sarc_ray import __version__, storage
-from sarc_ray.bundle import OOD, Bundle, load_bundle, write_bundle
+from sarc_ray.bundle import Bundle, load_bundle, write_bundle
+from sarc_ray.bundle_parts import OOD
 from sarc_ray.errors import ConfigError
 from sarc_ray.recalibrating.labels import read_labelled
 from sarc_ray.run import fingerprint_of

@@ -110,14 +110,21 @@ def missing_examples(report: Report) -> tuple[Absent, ...]:
 
 
 def overlay_png(
-    image_HW: Picture, mean_HW: Heat, disagreement_HW: Heat, *, target: TargetConfig, mu: float, sigma: float, note: str
+    image_HW: Picture,
+    mean_HW: Heat,
+    disagreement_HW: Heat | None,
+    *,
+    target: TargetConfig,
+    mu: float,
+    sigma: float,
+    note: str,
 ) -> bytes:
     """A radiograph, its heat map, and the members' disagreement side by side.
 
     Args:
         image_HW: preprocessed picture.
         mean_HW: in [0, 1].
-        disagreement_HW: in [0, 0.5].
+        disagreement_HW: in [0, 0.5]; None of one network, which cannot disagree: its panel is left out.
         target: what was predicted.
         mu: predicted mean.
         sigma: predictive standard deviation.
@@ -127,22 +134,23 @@ def overlay_png(
         A PNG file without date, program or other text fields.
     """
     value = f"{words.number(mu, 1)} \u00b1 {words.number(sigma, 1)} {target.unit}"
-    top = max(_peak(mean_HW), _peak(disagreement_HW))
-    with style.canvas(7.6, 3.7) as figure:
+    heats = [(mean_HW, "What moves the prediction" if disagreement_HW is None else "What moves the prediction: mean")]
+    if disagreement_HW is not None:
+        heats.append((disagreement_HW, "Where the members disagree: SD"))
+    top = max(_peak(heat_HW) for heat_HW, _ in heats)
+    with style.canvas(7.6 if len(heats) > 1 else 5.2, 3.7) as figure:
         title = f"{target.label}: {value} predicted"
         figure.suptitle(f"{title}\n{note[:1].upper()}{note[1:]}", fontsize=10, x=0.01, ha="left")
-        panels = figure.subplots(1, 3)
+        panels = figure.subplots(1, 1 + len(heats))
         for axes in panels:
             _bare(axes)
         panels[0].imshow(image_HW, cmap="gray", vmin=0, vmax=255)
         panels[0].set_title("As the networks see it", fontsize=9, fontweight="normal")
-        for axes, heat_HW, title in (
-            (panels[1], mean_HW, "What moves the prediction: mean"),
-            (panels[2], disagreement_HW, "Where the members disagree: SD"),
-        ):
+        for axes, (heat_HW, title) in zip(panels[1:], heats, strict=True):
             _overlay(axes, image_HW, coarse(heat_HW), top)
             axes.set_title(title, fontsize=9, fontweight="normal")
-        _scale(figure, panels.tolist(), "Mean and SD of the members' maps", top)
+        label = "Mean and SD of the members' maps" if len(heats) > 1 else "The network's map"
+        _scale(figure, panels.tolist(), label, top)
         sink = io.BytesIO()
         figure.savefig(sink, format="png", dpi=_PNG_DPI, metadata={"Software": None})
     return sink.getvalue()

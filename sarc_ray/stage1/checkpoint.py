@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 
 from sarc_ray.config import from_mapping, to_mapping
 from sarc_ray.errors import BundleError, ConfigError, SchemaVersionError
-from sarc_ray.stage1.fit import EpochRecord, State, TrainedMember
+from sarc_ray.stage1.fit import TrainedMember
 from sarc_ray.stage1.folding import fold_batch_norm
+from sarc_ray.stage1.loop import EpochRecord, State
 from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, empty_network
 from sarc_ray.stage1.scale import TargetScale
 
@@ -26,6 +27,7 @@ from sarc_ray.stage1.scale import TargetScale
 SCHEMA_VERSION = 2
 # One entry only: safetensors does not keep several in order, and the same member should give the same bytes.
 _ENTRY = "sarc_ray_member"
+_DISTILLED = "distilled_from"
 _HEADER_LENGTH_BYTES = 8
 
 
@@ -40,6 +42,7 @@ class LoadedMember:
         image_size_px: rows and columns of the pictures that it knows.
         backbone_hash: equal for members whose convolutions, and the features made of them, are the same.
         content_hash: of everything that a prediction depends on; independent of how a file was written.
+        distilled_from: members for whose mixture it answers; 0 for an ordinary member.
     """
 
     target_name: str
@@ -48,6 +51,7 @@ class LoadedMember:
     image_size_px: tuple[int, int]
     backbone_hash: str
     content_hash: str
+    distilled_from: int
 
 
 def member_to_bytes(member: TrainedMember) -> bytes:
@@ -62,6 +66,7 @@ def member_to_bytes(member: TrainedMember) -> bytes:
         "best_epoch": member.best_epoch,
         "best_tune_nll": member.best_tune_nll,
         "history": [asdict(record) for record in member.history],
+        **_of_distilled(member),
     }
     return safetensors.torch.save(member.state, metadata={_ENTRY: json.dumps(facts, sort_keys=True)})
 
@@ -85,6 +90,7 @@ def trained_from_bytes(data: bytes) -> TrainedMember:
             best_tune_nll=float(facts["best_tune_nll"]),
             history=tuple(from_mapping(EpochRecord, record, where="history") for record in facts["history"]),
             state=safetensors.torch.load(data),
+            distilled_from=int(facts.get(_DISTILLED, 0)),
         )
     except (KeyError, TypeError, IndexError, ConfigError, SafetensorError) as error:
         raise BundleError(f"member file: damaged or altered ({error!r}); write the bundle again") from error
@@ -96,7 +102,7 @@ def load_member(member: TrainedMember) -> LoadedMember:
     Raises:
         BundleError: its tensors do not fit its architecture.
     """
-    network = empty_network(member.network)
+    network = empty_network(member.network, distilled=member.distilled_from > 0)
     try:
         network.load_state_dict(member.state, assign=True)
     except RuntimeError as error:
@@ -110,6 +116,7 @@ def load_member(member: TrainedMember) -> LoadedMember:
         "network": to_mapping(member.network) | {"weights": "", "trainable": ""},
         "scale": asdict(member.scale),
         "image_size_px": list(member.image_size_px),
+        **_of_distilled(member),
     }
     pooling = {name: facts["network"][name] for name in ("backbone", "feature_blocks", "pooling_grid")}
     return LoadedMember(
@@ -119,6 +126,7 @@ def load_member(member: TrainedMember) -> LoadedMember:
         image_size_px=member.image_size_px,
         backbone_hash=_hash_state(backbone, pooling),
         content_hash=_hash_state(member.state, facts),
+        distilled_from=member.distilled_from,
     )
 
 
@@ -137,6 +145,11 @@ def members_from_bytes(files: Sequence[bytes]) -> tuple[LoadedMember, ...]:
         member.network.backbone = shared.network.backbone
         members.append(member)
     return tuple(members)
+
+
+def _of_distilled(member: TrainedMember) -> dict[str, int]:
+    """Nothing of an ordinary member, whose file and identity are what they were before there were others."""
+    return {_DISTILLED: member.distilled_from} if member.distilled_from else {}
 
 
 def _read_facts(data: bytes) -> dict[str, Any]:

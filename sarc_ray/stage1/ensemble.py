@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ BoolArray = npt.NDArray[np.bool_]
 # A mean near zero makes sigma / mu explode; trees and regressions are better served by a ceiling.
 MAX_UNCERTAINTY_PCT = 1000.0
 RECALIBRATIONS = ("none", "scale")
+Heads = Literal["one_target", "all_targets"]
+HEADS: tuple[Heads, ...] = get_args(Heads)
 # Rows of features at once: the head's product by rows takes rows x axes x features of memory.
 _FEATURES_AT_ONCE = 32
 
@@ -46,12 +48,16 @@ class EnsembleConfig:
             stays unfinished, and the same command trains what is missing. Above 0 it goes on with fewer, as the
             bundle then says; patients with fewer than two members that may speak for them do not teach stage 2.
             With ``ensembles_per_fold`` each ensemble may lack so many.
+        heads: ``one_target``: a network for each member and target. ``all_targets``: a network for each member, whose
+            convolutions all targets share, each with dense layers of its own; a third of the work for three targets,
+            and what this costs in accuracy stands in the documentation.
     """
 
     members: int
     training_features: TrainingFeatures
     recalibration: Literal["none", "scale"]
     missing_allowed: int
+    heads: Heads
 
     def __post_init__(self) -> None:
         if self.members < 2:
@@ -63,6 +69,8 @@ class EnsembleConfig:
             )
         if self.recalibration not in RECALIBRATIONS:
             raise ValueError(f"recalibration: found {self.recalibration!r}, allowed: {', '.join(RECALIBRATIONS)}")
+        if self.heads not in HEADS:
+            raise ValueError(f"heads: found {self.heads!r}, allowed: {', '.join(HEADS)}")
         if self.training_features not in TRAINING_FEATURES:
             raise ValueError(
                 f"training_features: found {self.training_features!r}, allowed: {', '.join(TRAINING_FEATURES)}"
@@ -119,25 +127,55 @@ def predict_members(
     Raises:
         ValueError: no member, or pictures of another size.
     """
-    check_pictures(x_NHW, "x_NHW")
-    if not members:
-        raise ValueError("members: none given; at least one is needed")
-    for member in members:
-        if x_NHW.shape[1:] != member.image_size_px:
-            raise ValueError(f"x_NHW: pictures of {x_NHW.shape[1:]}; the member knows {member.image_size_px} only")
-    where = pick_device(device)
     mu_MN, sigma_MN = np.empty((2, len(members), len(x_NHW)))
-    with reproducible(threads=threads, device=where), torch.inference_mode():
-        for member in members:
-            member.network.to(where)
-        for start in range(0, len(x_NHW), batch_size):
-            part_NHW = x_NHW[start : start + batch_size]
-            x_BCHW = normalise(to_grey(pad_rows(part_NHW, batch_size), where))
-            rows = slice(start, start + len(part_NHW))
-            mu_MN[:, rows], sigma_MN[:, rows], features_BF = _predict_batch(members, x_BCHW, len(part_NHW))
-            if on_features is not None:
-                on_features(rows, features_BF.float().cpu().numpy())
+
+    def take(rows: slice, n_rows: int, pooled: dict[str, torch.Tensor]) -> None:
+        for number, member in enumerate(members):
+            mu_B, sigma_B = member.network.predict(pooled[member.backbone_hash])
+            mu_MN[number, rows], sigma_MN[number, rows] = member.scale.restore(
+                mu_B[:n_rows].cpu().numpy(), sigma_B[:n_rows].cpu().numpy()
+            )
+
+    _for_batches(members, x_NHW, take, batch_size, device, threads, on_features)
     return mu_MN, sigma_MN
+
+
+def predict_distilled(
+    members: Sequence[LoadedMember],
+    x_NHW: ByteArray,
+    *,
+    batch_size: int,
+    device: str = "auto",
+    threads: int = 1,
+    on_features: Callable[[slice, FeatureArray], None] | None = None,
+) -> list[Mixture]:
+    """What a distilled network says for the ensemble, in the targets' units.
+
+    Args:
+        members: its parts, one for each target.
+        x_NHW: uint8 pictures of the size that it knows.
+        batch_size: pictures at once.
+        device: auto, cpu or cuda.
+        threads: of torch on the CPU.
+        on_features: as in ``predict_members``.
+
+    Returns:
+        For each part the ensemble's mixture as the network knows it, the epistemic part unbiased (ddof 1).
+
+    Raises:
+        ValueError: as ``predict_members``, or an ordinary member.
+    """
+    if not all(member.distilled_from for member in members):
+        raise ValueError("members: found an ordinary one; predict_distilled is for parts of a distilled network")
+    parts_TKN = np.empty((len(members), 3, len(x_NHW)))
+
+    def take(rows: slice, n_rows: int, pooled: dict[str, torch.Tensor]) -> None:
+        for number, member in enumerate(members):
+            parts = member.network.predict_parts(pooled[member.backbone_hash])
+            parts_TKN[number, :, rows] = torch.stack(parts)[:, :n_rows].cpu().numpy()
+
+    _for_batches(members, x_NHW, take, batch_size, device, threads, on_features)
+    return [_restored(member, parts_KN) for member, parts_KN in zip(members, parts_TKN, strict=True)]
 
 
 def pooled_features(
@@ -171,19 +209,62 @@ def predict_from_features(
     return member.scale.restore(mu_N, sigma_N)
 
 
-def _predict_batch(
-    members: Sequence[LoadedMember], x_BCHW: torch.Tensor, n_rows: int
-) -> tuple[FloatArray, FloatArray, torch.Tensor]:
-    pooled: dict[str, torch.Tensor] = {}
-    results = []
+def distilled_from_features(member: LoadedMember, features_NF: FeatureArray, *, threads: int) -> Mixture:
+    """What ``predict_distilled`` answers for pictures whose pooled features are known."""
+    cpu = torch.device("cpu")
+    with reproducible(threads=threads, device=cpu), torch.inference_mode():
+        network = member.network.to(cpu)
+        parts = [
+            torch.stack(network.predict_parts(torch.from_numpy(np.array(features_NF[at : at + _FEATURES_AT_ONCE]))))
+            for at in range(0, len(features_NF), _FEATURES_AT_ONCE)
+        ]
+    return _restored(member, torch.cat(parts, dim=1).double().numpy())
+
+
+def _restored(member: LoadedMember, parts_KN: FloatArray) -> Mixture:
+    """Mean and the two variances in the target's unit, from standardised mean and logarithms of variances."""
+    # A distilled network's scale is never a logarithm's, so that a variance is restored by the square of its SD.
+    variance_2N = np.square(member.scale.sd) * np.exp(parts_KN[1:])
+    return Mixture(
+        mu_N=member.scale.mean + member.scale.sd * parts_KN[0],
+        sigma_N=np.sqrt(variance_2N.sum(axis=0)),
+        var_aleatoric_N=variance_2N[0],
+        var_epistemic_N=variance_2N[1],
+    )
+
+
+def _for_batches(
+    members: Sequence[LoadedMember],
+    x_NHW: ByteArray,
+    take: Callable[[slice, int, dict[str, torch.Tensor]], None],
+    batch_size: int,
+    device: str,
+    threads: int,
+    on_features: Callable[[slice, FeatureArray], None] | None,
+) -> None:
+    """Hand each batch's rows, their number, and pooled features by the convolutions' hash to ``take``."""
+    check_pictures(x_NHW, "x_NHW")
+    if not members:
+        raise ValueError("members: none given; at least one is needed")
     for member in members:
-        network = member.network
-        if member.backbone_hash not in pooled:
-            pooled[member.backbone_hash] = network.pool(network.feature_maps(x_BCHW))
-        mu_B, sigma_B = network.predict(pooled[member.backbone_hash])
-        results.append(member.scale.restore(mu_B[:n_rows].cpu().numpy(), sigma_B[:n_rows].cpu().numpy()))
-    mu_MB, sigma_MB = zip(*results, strict=True)
-    return np.stack(mu_MB), np.stack(sigma_MB), pooled[members[0].backbone_hash][:n_rows]
+        if x_NHW.shape[1:] != member.image_size_px:
+            raise ValueError(f"x_NHW: pictures of {x_NHW.shape[1:]}; the member knows {member.image_size_px} only")
+    where = pick_device(device)
+    with reproducible(threads=threads, device=where), torch.inference_mode():
+        for member in members:
+            member.network.to(where)
+        for start in range(0, len(x_NHW), batch_size):
+            part_NHW = x_NHW[start : start + batch_size]
+            x_BCHW = normalise(to_grey(pad_rows(part_NHW, batch_size), where))
+            rows = slice(start, start + len(part_NHW))
+            pooled: dict[str, torch.Tensor] = {}
+            for member in members:
+                if member.backbone_hash not in pooled:
+                    pooled[member.backbone_hash] = member.network.pool(member.network.feature_maps(x_BCHW))
+            take(rows, len(part_NHW), pooled)
+            if on_features is not None:
+                first_BF = pooled[members[0].backbone_hash][: len(part_NHW)]
+                on_features(rows, first_BF.float().cpu().numpy())
 
 
 def mixture(
@@ -261,9 +342,17 @@ def prediction_columns(
         where mu is not positive).
     """
     reported = mixture(mu_MN, sigma_MN, ddof=0, use_MN=use_MN)
+    unbiased_N = mixture(mu_MN, sigma_MN, ddof=1, use_MN=use_MN).sigma_N if positive else reported.sigma_N
+    return columns_of(target_name, reported, unbiased_N, positive=positive, sigma_scale=sigma_scale)
+
+
+def columns_of(
+    target_name: str, reported: Mixture, unbiased_sigma_N: FloatArray, *, positive: bool, sigma_scale: float
+) -> dict[str, FloatArray]:
+    """The columns of ``prediction_columns`` from the mixture (ddof 0), and its sigma by the unbiased epistemic part."""
     pct_N = np.full_like(reported.mu_N, np.nan)
     if positive:
-        sigma_N = sigma_scale * mixture(mu_MN, sigma_MN, ddof=1, use_MN=use_MN).sigma_N
+        sigma_N = sigma_scale * unbiased_sigma_N
         # The smallest denominator that stays under the ceiling; sigma is above zero, so this is no division by zero.
         pct_N = 100.0 * sigma_N / np.maximum(reported.mu_N, 100.0 * sigma_N / MAX_UNCERTAINTY_PCT)
     return {

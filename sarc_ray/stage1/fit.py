@@ -1,43 +1,38 @@
 """Training one member of an ensemble: a pure function of data, configuration and seed.
 
-All randomness of an epoch comes from (seed, epoch), so a fit that resumes from a snapshot is equal, bit for bit on a
-CPU, to one that was never interrupted. Shapes: N pictures, H rows, W columns, B of one batch, K cached versions.
+Shapes: N pictures, H rows, W columns, B of one batch, K cached versions.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from sarc_ray.cohort.schema import TargetConfig
-from sarc_ray.errors import ConstantMemberError, TrainingError
-from sarc_ray.stage1.augment import AugmentConfig, augment
+from sarc_ray.errors import ConstantMemberError
+from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.features import CachedFeatures, FeatureArray, extract_features
+from sarc_ray.stage1.loop import EpochRecord, OnEpoch, PictureBatches, State, Training
 from sarc_ray.stage1.losses import beta_nll, gaussian_nll
-from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, build_network, normalise
+from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, build_network
 from sarc_ray.stage1.runtime import (
     DEVICES,
     Pictures,
     check_pictures,
     derive_seed,
-    make_generator,
     pick_device,
     pictures_differ,
     reproducible,
-    to_grey,
 )
 from sarc_ray.stage1.scale import TargetScale, fit_scale
 
-State = dict[str, torch.Tensor]
 _PRECISIONS = ("float32", "bfloat16")
 # A member whose standardised means over the tune split lie within this range is dead: all units of a layer have fallen
 # silent. Their range is then zero but for float32's rounding; one that finds nothing, or is untrained, varies by 5e-4.
@@ -101,16 +96,6 @@ class FitConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EpochRecord:
-    """One line of a member's history; likelihoods in nats per picture, standardised target units."""
-
-    epoch: int
-    learning_rate: float
-    train_nll: float
-    tune_nll: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedMember:
     """A member as its best epoch left it.
 
@@ -124,6 +109,8 @@ class TrainedMember:
         best_tune_nll: in nats, standardised target units.
         history: one record per epoch.
         state: all tensors of the network, on the CPU.
+        distilled_from: members for whose mixture it was taught to answer, with three outputs; 0 for an ordinary
+            member, which has two and speaks for itself.
     """
 
     target_name: str
@@ -135,10 +122,7 @@ class TrainedMember:
     best_tune_nll: float
     history: tuple[EpochRecord, ...]
     state: State = field(repr=False)
-
-
-# Called after every epoch; the second argument makes the bytes to resume from, when and if they are wanted.
-OnEpoch = Callable[[EpochRecord, Callable[[], bytes]], None]
+    distilled_from: int = 0
 
 
 def fit_member(
@@ -197,15 +181,11 @@ def fit_member(
             assert isinstance(data, _FeatureData)
             data.linear_KN = model.start_from_ridge(data.train_KNF, z_train_N, data.tune_NF, z_tune_N)
         key = _fingerprint(target, network, augment, fit, seed, y_train_N, y_tune_N)
-        run = _Run(model, data, z_train_N, z_tune_N, fit, seed, key)
+        run = Training(model, _Likelihood(model, data, z_train_N, z_tune_N, fit.beta_nll), fit, seed=seed, key=key)
         if state is not None:
             run.restore(state)
-        while not run.finished():
-            record = run.advance()
-            if on_epoch is not None:
-                on_epoch(record, run.snapshot)
-        best = run.best_state()
-        if pictures_differ(x_tune_NHW) and run.tune_range() <= CONSTANT_RANGE:
+        best = run.run(on_epoch)
+        if pictures_differ(x_tune_NHW) and min(run.tune_ranges()) <= CONSTANT_RANGE:
             told = f"{target.name}, seed {seed}: one mean is predicted for all {len(x_tune_NHW)} tuning pictures"
             raise ConstantMemberError(f"{told}; lower fit.learning_rate ({fit.learning_rate:g}) or take another seed")
         return TrainedMember(
@@ -221,21 +201,6 @@ def fit_member(
         )
 
 
-def seed_of_state(state: bytes) -> int:
-    """The seed of the fit that wrote a ``snapshot``."""
-    return int(torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)["seed"])
-
-
-def cosine_learning_rate(progress: float, peak: float) -> float:
-    """Learning rate at a fraction ``progress`` (0 to 1) of training: half a cosine from ``peak`` to 0.
-
-    Example:
-        >>> cosine_learning_rate(0.5, 0.2)
-        0.1
-    """
-    return 0.5 * peak * (1.0 + math.cos(math.pi * progress))
-
-
 class _Data(Protocol):
     """What a fit learns from: pictures, or features that were cached."""
 
@@ -249,26 +214,16 @@ class _Data(Protocol):
 
 
 class _PictureData:
-    def __init__(
-        self, x_train_NHW: Pictures, x_tune_NHW: Pictures, config: AugmentConfig, device: torch.device, precision: str
-    ):
-        self.x_train_NHW, self.x_tune_NHW = x_train_NHW, x_tune_NHW
-        self.config, self.device, self.mixed = config, device, precision == "bfloat16"
-        self.n_visits = max(1, config.copies)
+    def __init__(self, batches: PictureBatches):
+        self.batches, self.n_visits = batches, batches.n_visits
 
     def predict_train(
         self, model: GaussianNetwork, visit_B: torch.Tensor, index_B: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        x_B1HW = to_grey(self.x_train_NHW[index_B.numpy()], self.device)
-        if self.config.copies:
-            x_B1HW = augment(x_B1HW, self.config, generator=generator)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
-            features_BF = model.pool(model.feature_maps(normalise(x_B1HW)))
-        return model.predict(features_BF.float())
+        return model.predict(self.batches.train_features(model, index_B, generator))
 
     def predict_tune(self, model: GaussianNetwork, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        mu_B, sigma_B = model(normalise(to_grey(self.x_tune_NHW[rows], self.device)))
-        return mu_B, sigma_B
+        return model.predict(self.batches.tune_features(model, rows))
 
 
 class _FeatureData:
@@ -289,127 +244,29 @@ class _FeatureData:
         return model.predict(self.tune_NF[rows])
 
 
-class _Run:
-    """The moving parts of a fit: network, optimiser, history and the best state so far."""
+class _Likelihood:
+    """The lesson of a member: the Gaussian likelihood of one target's measurements."""
 
     def __init__(
-        self,
-        model: GaussianNetwork,
-        data: _Data,
-        z_train_N: torch.Tensor,
-        z_tune_N: torch.Tensor,
-        fit: FitConfig,
-        seed: int,
-        key: str,
+        self, model: GaussianNetwork, data: _Data, z_train_N: torch.Tensor, z_tune_N: torch.Tensor, beta: float
     ):
-        self.model, self.data, self.z_train_N, self.z_tune_N = model, data, z_train_N, z_tune_N
-        self.fit, self.seed, self.key = fit, seed, key
-        self.device = z_train_N.device
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(parameters, lr=fit.learning_rate, weight_decay=fit.weight_decay)
-        self.history: list[EpochRecord] = []
-        self.best_epoch = -1
-        self.best: State = {}
+        self.model, self.data, self.z_train_N, self.z_tune_N, self.beta = model, data, z_train_N, z_tune_N, beta
+        self.n_train, self.n_visits, self.n_tune = len(z_train_N), data.n_visits, len(z_tune_N)
 
-    def finished(self) -> bool:
-        n_done = len(self.history)
-        return n_done >= self.fit.epochs or (n_done > 0 and n_done - 1 - self.best_epoch >= self.fit.patience)
+    def learn(
+        self, visit_B: torch.Tensor, index_B: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        mu_B, sigma_B = self.data.predict_train(self.model, visit_B, index_B, generator)
+        loss = beta_nll(mu_B, sigma_B, self.z_train_N[index_B], beta=self.beta)
+        # The history holds likelihoods whatever the loss, so that runs can be compared.
+        return loss, gaussian_nll(mu_B.detach(), sigma_B.detach(), self.z_train_N[index_B]) if self.beta else loss
 
-    def advance(self) -> EpochRecord:
-        epoch = len(self.history)
-        learning_rate = cosine_learning_rate(epoch / self.fit.epochs, self.fit.learning_rate)
-        record = EpochRecord(
-            epoch=epoch, learning_rate=learning_rate, train_nll=self._train(epoch), tune_nll=self._tune()
-        )
-        for name, nll in (("training", record.train_nll), ("tune", record.tune_nll)):
-            if not math.isfinite(nll):
-                remedy = f"lower fit.learning_rate (found {self.fit.learning_rate:g})"
-                raise TrainingError(f"epoch {epoch}: the {name} NLL is {nll}; {remedy}")
-        self.history.append(record)
-        if self.best_epoch < 0 or record.tune_nll < self.history[self.best_epoch].tune_nll:
-            self.best_epoch = epoch
-            self.best = {name: tensor.detach().clone() for name, tensor in self._moving_state().items()}
-        return record
+    def judge(self, rows: slice) -> torch.Tensor:
+        mu_B, sigma_B = self.data.predict_tune(self.model, rows)
+        return gaussian_nll(mu_B, sigma_B, self.z_tune_N[rows]).double() * len(mu_B)
 
-    def snapshot(self) -> bytes:
-        buffer = io.BytesIO()
-        content = {
-            "key": self.key,
-            "seed": self.seed,
-            "history": [asdict(record) for record in self.history],
-            "best_epoch": self.best_epoch,
-            "best": self.best,
-            "model": self._moving_state(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        torch.save(content, buffer)
-        return buffer.getvalue()
-
-    def restore(self, state: bytes) -> None:
-        content: dict[str, Any] = torch.load(io.BytesIO(state), map_location=self.device, weights_only=True)
-        if content["key"] != self.key:
-            raise TrainingError(
-                "the saved state belongs to another fit (configuration, seed or measurements differ); "
-                "start this member without it"
-            )
-        self.history = [EpochRecord(**record) for record in content["history"]]
-        self.best_epoch, self.best = content["best_epoch"], content["best"]
-        self.model.load_state_dict(content["model"], strict=False)
-        self.optimizer.load_state_dict(content["optimizer"])
-
-    def best_state(self) -> State:
-        self.model.load_state_dict(self.best, strict=False)
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
-
-    def _train(self, epoch: int) -> float:
-        seed = derive_seed(self.seed, epoch)
-        torch.manual_seed(seed)  # dropout; the global state is put back by reproducible()
-        generator = make_generator(seed, self.device)
-        n = len(self.z_train_N)
-        order_V = torch.randperm(n * self.data.n_visits, generator=make_generator(seed, torch.device("cpu")))
-        self.model.train()
-        # Summed on the device: reading the loss after each step would make a GPU wait for the host.
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        n_steps = math.ceil(len(order_V) / self.fit.batch_size)
-        for step, picks_B in enumerate(torch.split(order_V, self.fit.batch_size)):
-            progress = (epoch + step / n_steps) / self.fit.epochs
-            self.optimizer.param_groups[0]["lr"] = cosine_learning_rate(progress, self.fit.learning_rate)
-            index_B = picks_B % n
-            mu_B, sigma_B = self.data.predict_train(self.model, picks_B // n, index_B, generator)
-            loss = beta_nll(mu_B, sigma_B, self.z_train_N[index_B], beta=self.fit.beta_nll)
-            self.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.fit.clip_norm)
-            self.optimizer.step()
-            # The history holds likelihoods whatever the loss, so that runs can be compared.
-            nll = gaussian_nll(mu_B.detach(), sigma_B.detach(), self.z_train_N[index_B]) if self.fit.beta_nll else loss
-            total += nll.detach().double() * len(picks_B)
-        return float(total) / len(order_V)
-
-    def tune_range(self) -> float:
-        """Largest less smallest mean over the tune split, as the network now is, in standardised units."""
-        self.model.eval()
-        starts, size = range(0, len(self.z_tune_N), self.fit.batch_size), self.fit.batch_size
-        with torch.inference_mode():
-            mu_N = torch.cat([self.data.predict_tune(self.model, slice(at, at + size))[0] for at in starts])
-        return float(mu_N.max() - mu_N.min())
-
-    def _tune(self) -> float:
-        self.model.eval()
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        with torch.inference_mode():
-            for start in range(0, len(self.z_tune_N), self.fit.batch_size):
-                rows = slice(start, start + self.fit.batch_size)
-                mu_B, sigma_B = self.data.predict_tune(self.model, rows)
-                total += gaussian_nll(mu_B, sigma_B, self.z_tune_N[rows]).double() * len(mu_B)
-        return float(total) / len(self.z_tune_N)
-
-    def _moving_state(self) -> State:
-        """All tensors but those of convolutions that are frozen whole: the configuration gives these again."""
-        state: State = self.model.state_dict()
-        if any(parameter.requires_grad for parameter in self.model.backbone.parameters()):
-            return state
-        return {name: tensor for name, tensor in state.items() if not name.startswith("backbone.")}
+    def means(self, rows: slice) -> torch.Tensor:
+        return self.data.predict_tune(self.model, rows)[0][None]
 
 
 def _prepare(
@@ -446,7 +303,7 @@ def _prepare(
         return data
     if model.frozen_features:
         model.standardise_features(torch.from_numpy(extract(x_train_NHW, 0)[0]).to(device))
-    return _PictureData(x_train_NHW, x_tune_NHW, config, device, fit.precision)
+    return _PictureData(PictureBatches(x_train_NHW, x_tune_NHW, config, device, fit.precision))
 
 
 def _check_inputs(

@@ -1,12 +1,14 @@
-"""One worker's share of stage 1: the members of one index, one for each target, trained in turn.
+"""One worker's share of stage 1: the members of one index, one for each target, trained in turn or as one network.
 
 Shapes: N images of the training and tuning patients, S rows and columns, T targets, M members.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +16,19 @@ import numpy.typing as npt
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.errors import ConstantMemberError, TrainingError
 from sarc_ray.stage1.augment import AugmentConfig
-from sarc_ray.stage1.checkpoint import member_from_bytes, member_to_bytes
-from sarc_ray.stage1.ensemble import predict_from_features, predict_members
+from sarc_ray.stage1.checkpoint import member_from_bytes, member_to_bytes, members_from_bytes
+from sarc_ray.stage1.ensemble import Heads, predict_from_features, predict_members
 from sarc_ray.stage1.features import CachedFeatures, FeatureArray
-from sarc_ray.stage1.fit import EpochRecord, FitConfig, OnEpoch, TrainedMember, fit_member, seed_of_state
+from sarc_ray.stage1.fit import FitConfig, TrainedMember, fit_member
+from sarc_ray.stage1.joint import fit_heads
+from sarc_ray.stage1.loop import EpochRecord, OnEpoch, seed_of_state
 from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.runtime import ByteArray, PictureRows, derive_seed
 from sarc_ray.stage1.shortfall import member_name
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+_Fitted = TypeVar("_Fitted")
 # Sets the second start's seed apart from the first one's.
 _SECOND_START = 1
 
@@ -42,6 +47,7 @@ class MemberTask:
         network: architecture and starting weights.
         augment: variations of the training pictures.
         fit: optimiser, limits and threads.
+        heads: whether each target has a network of its own, or all share the convolutions of one.
     """
 
     index: int
@@ -53,6 +59,12 @@ class MemberTask:
     network: NetworkConfig
     augment: AugmentConfig
     fit: FitConfig
+    heads: Heads = "one_target"
+
+    def units(self) -> list[tuple[int, ...]]:
+        """What is trained as one: numbers of targets."""
+        numbers = tuple(range(len(self.targets)))
+        return [numbers] if self.heads == "all_targets" else [(number,) for number in numbers]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,10 +99,39 @@ def train_member(
     Returns:
         By target name, in the order of ``task.targets``.
     """
-    return {
-        target.name: train_target(task, number, images_NSS, features_KNF=features_KNF)
-        for number, target in enumerate(task.targets)
-    }
+    results: dict[str, MemberResult] = {}
+    for numbers in task.units():
+        results |= train_unit(task, numbers, images_NSS, features_KNF=features_KNF)
+    return results
+
+
+def train_unit(
+    task: MemberTask,
+    numbers: tuple[int, ...],
+    images_NSS: ByteArray,
+    *,
+    features_KNF: FeatureArray | None = None,
+    state: bytes | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> dict[str, MemberResult]:
+    """Train what is trained as one.
+
+    Args:
+        task: what to learn.
+        numbers: of its targets, one of ``task.units()``.
+        images_NSS: uint8 pictures of all N images.
+        features_KNF: as in :func:`train_target`.
+        state: resumable bytes of an interrupted training.
+        on_epoch: told of each epoch.
+
+    Returns:
+        By target name, in order.
+    """
+    if len(numbers) > 1:
+        return _train_heads(task, images_NSS, state=state, on_epoch=on_epoch)
+    (number,) = numbers
+    result = train_target(task, number, images_NSS, features_KNF=features_KNF, state=state, on_epoch=on_epoch)
+    return {task.targets[number].name: result}
 
 
 def train_target(
@@ -120,23 +161,71 @@ def train_target(
         ValueError: too few pictures with a measurement, or settings that do not fit.
         TrainingError: the likelihood is lost, both starts ended in silence, or ``state`` is of another training.
     """
-    first, second = (derive_seed(task.seed, task.index, number, *more) for more in ((), (_SECOND_START,)))
     fit = _fit_of(task, number, images_NSS, features_KNF, on_epoch)
+    trained, discarded = _start_twice(fit, task, number, (task.targets[number].name,), state)
+    return replace(_with_predictions(trained, images_NSS, features_KNF, task.fit), discarded_seeds=discarded)
+
+
+def _start_twice(
+    fit: Callable[..., _Fitted], task: MemberTask, number: int, names: tuple[str, ...], state: bytes | None
+) -> tuple[_Fitted, tuple[int, ...]]:
+    """What came of the first start, or of the second where the first ended in silence, and the seeds discarded."""
+    first, second = (derive_seed(task.seed, task.index, number, *more) for more in ((), (_SECOND_START,)))
     if state is None or seed_of_state(state) != second:
         try:
-            return _with_predictions(fit(seed=first, state=state), images_NSS, features_KNF, task.fit)
+            return fit(seed=first, state=state), ()
         except ConstantMemberError:
             state = None
     try:
-        trained = fit(seed=second, state=state)
+        return fit(seed=second, state=state), (first,)
     except ConstantMemberError as error:
         raise TrainingError(
-            f"{member_name(task.targets[number].name, task.index)}: two trainings (seeds {first} and {second}) ended "
-            f"in a network that predicts one mean for every tuning picture; lower fit.learning_rate (found "
+            f"{', '.join(member_name(name, task.index) for name in names)}: two trainings (seeds {first} and {second}) "
+            f"ended in a network that predicts one mean for every tuning picture; lower fit.learning_rate (found "
             f"{task.fit.learning_rate:g}), set run.seed to another number, or go on without this member by "
             "ensemble.missing_allowed"
         ) from error
-    return replace(_with_predictions(trained, images_NSS, features_KNF, task.fit), discarded_seeds=(first,))
+
+
+def _train_heads(
+    task: MemberTask, images_NSS: ByteArray, *, state: bytes | None, on_epoch: OnEpoch | None
+) -> dict[str, MemberResult]:
+    """All targets by one network, from the pictures in which any of them was measured."""
+    measured_N = np.isfinite(task.y_TN).any(axis=0)
+    train_N, tune_N = task.fit_N & measured_N, task.tune_N & measured_N
+    fit = partial(
+        fit_heads,
+        x_train_NHW=PictureRows(table_NHW=images_NSS, rows_K=np.flatnonzero(train_N)),
+        y_train_TN=task.y_TN[:, train_N],
+        x_tune_NHW=PictureRows(table_NHW=images_NSS, rows_K=np.flatnonzero(tune_N)),
+        y_tune_TN=task.y_TN[:, tune_N],
+        targets=task.targets,
+        network=task.network,
+        augment=task.augment,
+        fit=task.fit,
+        on_epoch=on_epoch,
+    )
+    names = tuple(target.name for target in task.targets)
+    # A number that no single target has, so that its seeds are its own.
+    trained, discarded = _start_twice(fit, task, len(names), names, state)
+    files = [member_to_bytes(member) for member in trained]
+    mu_MN, sigma_MN = predict_members(
+        members_from_bytes(files),
+        images_NSS,
+        batch_size=task.fit.batch_size,
+        threads=task.fit.threads,
+        device=task.fit.device,
+    )
+    return {
+        name: MemberResult(
+            data=files[number],
+            mu_N=mu_MN[number],
+            sigma_N=sigma_MN[number],
+            history=trained[number].history,
+            discarded_seeds=discarded,
+        )
+        for number, name in enumerate(names)
+    }
 
 
 def _fit_of(

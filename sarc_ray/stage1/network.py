@@ -1,5 +1,7 @@
 """The network of one ensemble member: convolutions, global average pooling, dense layers, (mu, sigma).
 
+One that was distilled from an ensemble has a third output: (mu, aleatoric variance, epistemic variance).
+
 Shapes: B pictures, C channels, H rows, W columns; h, w rows and columns of the last feature map; F pooled features.
 """
 
@@ -29,6 +31,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
 # Smallest sigma in standardised units. Without a floor one lucky residual of zero drives the likelihood to infinity.
 SIGMA_FLOOR = 0.01
+# Bounds of the logarithm of a distilled network's variances in standardised units; real ones lie within -10 and 3.
+_LOG_VARIANCE_MAX = 20.0
 # softplus(x) = 1 at x = log(e - 1): an untrained network predicts the training set's own spread.
 _UNIT_SOFTPLUS = math.log(math.e - 1.0)
 # Principal axes of frozen features that a head sees (a ridge start sees all features). Adam on a thousand correlated
@@ -108,7 +112,7 @@ def _rowwise_product(x_BF: torch.Tensor, weight_KF: torch.Tensor) -> torch.Tenso
 
 
 class GaussianNetwork(nn.Module):
-    """Convolutions, global average pooling and a dense head with two outputs per picture.
+    """Convolutions, global average pooling and a dense head with two outputs per picture, or three if distilled.
 
     Outputs are in standardised target units. Over frozen convolutions the head sees pooled features standardised and
     turned into principal axes, which ``standardise_features`` learns once, and corrects a linear prediction from all
@@ -120,8 +124,9 @@ class GaussianNetwork(nn.Module):
     feature_axes: torch.Tensor
     linear_weights: torch.Tensor
 
-    def __init__(self, backbone: nn.Sequential, config: NetworkConfig):
+    def __init__(self, backbone: nn.Sequential, config: NetworkConfig, *, distilled: bool = False):
         super().__init__()
+        self.distilled = distilled
         self.backbone = backbone
         self.pooled_layers = _pooled_layers(backbone, config)
         self.grid = config.pooling_grid
@@ -139,7 +144,7 @@ class GaussianNetwork(nn.Module):
             # once. Plain ones then pass no gradient, and the member says the same of every picture from there on.
             layers += [nn.Dropout(config.dropout), _RowwiseLinear(width, units), nn.LeakyReLU()]
             width = units
-        output = _RowwiseLinear(width, 2)
+        output = _RowwiseLinear(width, 3 if distilled else 2)
         # Start from "mean of the training set, its own spread": z = 0, sigma = 1.
         nn.init.normal_(output.weight, std=0.01)
         nn.init.zeros_(output.bias)
@@ -183,7 +188,13 @@ class GaussianNetwork(nn.Module):
     def predict(
         self, features_BF: torch.Tensor, linear_B: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Apply the head to pooled features: mu_B and sigma_B; ``linear_B`` stands in for the linear prediction."""
+        """Apply the head to pooled features: mu_B and sigma_B; ``linear_B`` stands in for the linear prediction.
+
+        The sigma of a distilled network is the aleatoric one.
+        """
+        if self.distilled:
+            mu_B, log_aleatoric_B, _ = self.predict_parts(features_BF)
+            return mu_B, torch.exp(0.5 * log_aleatoric_B)
         z_BF = (features_BF - self.feature_mean) / self.feature_sd
         raw_B2 = self.head(self._principal(z_BF) if self.frozen_features else z_BF)
         mu_B = raw_B2[:, 0]
@@ -192,6 +203,12 @@ class GaussianNetwork(nn.Module):
         elif self.frozen_features:
             mu_B = mu_B + (z_BF * self.linear_weights).sum(dim=-1)
         return mu_B, functional.softplus(raw_B2[:, 1] + _UNIT_SOFTPLUS) + SIGMA_FLOOR
+
+    def predict_parts(self, features_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Apply a distilled network's head: mu_B, and the logarithms of aleatoric and (unbiased) epistemic variance."""
+        raw_B3 = self.head((features_BF - self.feature_mean) / self.feature_sd)
+        log_B2 = raw_B3[:, 1:].clamp(-_LOG_VARIANCE_MAX, _LOG_VARIANCE_MAX)
+        return raw_B3[:, 0], log_B2[:, 0], log_B2[:, 1]
 
     def _principal(self, z_BF: torch.Tensor) -> torch.Tensor:
         return z_BF @ self.feature_axes.T if self.training else _rowwise_product(z_BF, self.feature_axes)
@@ -271,12 +288,13 @@ def normalise(x_B1HW: torch.Tensor) -> torch.Tensor:
     return x_BCHW.contiguous(memory_format=torch.channels_last)
 
 
-def build_network(config: NetworkConfig, *, seed: int) -> GaussianNetwork:
+def build_network(config: NetworkConfig, *, seed: int, distilled: bool = False) -> GaussianNetwork:
     """Build a member with its starting weights.
 
     Args:
         config: the architecture.
         seed: of the dense layers, and of the convolutions where ``weights`` is random.
+        distilled: with three outputs.
 
     Raises:
         ConfigError: the backbone has no ``features``, or its weights cannot be had; the message says what to do.
@@ -288,15 +306,15 @@ def build_network(config: NetworkConfig, *, seed: int) -> GaussianNetwork:
         else:
             backbone = _empty_backbone(config)
             backbone.load_state_dict(_read_weights(config), assign=True)
-        network = GaussianNetwork(backbone, config)
+        network = GaussianNetwork(backbone, config, distilled=distilled)
     _freeze(network, config.trainable)
     return network.to(memory_format=torch.channels_last)
 
 
-def empty_network(config: NetworkConfig) -> GaussianNetwork:
+def empty_network(config: NetworkConfig, *, distilled: bool = False) -> GaussianNetwork:
     """The architecture without weights (meta tensors), for ``load_state_dict(..., assign=True)``."""
     with torch.device("meta"):
-        network = GaussianNetwork(_empty_backbone(config), config)
+        network = GaussianNetwork(_empty_backbone(config), config, distilled=distilled)
     _freeze(network, config.trainable)
     return network
 

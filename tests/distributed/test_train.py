@@ -87,6 +87,22 @@ def test_one_failing_member_costs_no_other_and_the_next_run_trains_it_alone(ray_
     assert not Path(uri, "alm_kg", "member-01.failed.json").exists()
 
 
+def test_one_network_for_all_targets_equals_direct_and_fails_as_one(ray_session, tmp_path, images):
+    uri = str(tmp_path / "members")
+    good, bad = make_task(0, heads="all_targets"), unmeasured(0, heads="all_targets")
+    trained = train_members([good, bad], images, uri=uri, engine=engine_config(), fingerprint="f")
+    assert same(trained.members[0], train_member(good, images))
+    assert [member.name for member in trained.failed] == ["alm_kg 1", "hgs_kg 1"]
+    assert "alm_kg was measured in none" in trained.failed[1].error
+    written = records(uri)
+    assert sorted(written) == ["alm_kg/member-00.done.json", "hgs_kg/member-00.done.json"]
+    mended = train_members(
+        [good, make_task(1, heads="all_targets")], images, uri=uri, engine=engine_config(), fingerprint="f"
+    )
+    assert mended.failed == ()
+    assert written.items() <= records(uri).items()
+
+
 def test_a_member_that_ends_its_process_each_time_is_named_and_the_others_of_its_worker_are_trained(
     ray_session, tmp_path, images
 ):

@@ -23,7 +23,7 @@ from tests.jobs.cluster import run_ray, two_nodes
 
 ROOT = Path(__file__).parents[2]
 N_ROWS = 24
-JOBS = ("prepare", "train", "tune", "score", "evaluate")
+JOBS = ("prepare", "train", "tune", "score", "evaluate", "distill")
 
 
 # Runs scripts one after another in one process: each alone would spend its time on imports.

@@ -23,6 +23,7 @@ def config(**changes):
     return EnsembleConfig(
         **(
             {"members": 5, "training_features": "repeated_folds", "recalibration": "none", "missing_allowed": 0}
+            | {"heads": "one_target"}
             | changes
         )
     )

@@ -14,7 +14,8 @@ from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import load_member
 from sarc_ray.stage1.ensemble import predict_members
 from sarc_ray.stage1.features import CachedFeatures, extract_features
-from sarc_ray.stage1.fit import FitConfig, TrainedMember, cosine_learning_rate, fit_member
+from sarc_ray.stage1.fit import FitConfig, TrainedMember, fit_member
+from sarc_ray.stage1.loop import cosine_learning_rate
 from sarc_ray.stage1.network import NetworkConfig, build_network
 from sarc_ray.stage1.runtime import PictureRows
 from tests.conftest import SHARED

@@ -19,6 +19,7 @@ def config(members=5, missing_allowed=0, training_features="repeated_folds"):
         training_features=training_features,
         recalibration="none",
         missing_allowed=missing_allowed,
+        heads="one_target",
     )
 
 

@@ -17,7 +17,8 @@ from sarc_ray.distributed.finished import read_finished, write_finished
 from sarc_ray.errors import ConstantMemberError, TrainingError
 from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import trained_from_bytes
-from sarc_ray.stage1.fit import FitConfig, seed_of_state
+from sarc_ray.stage1.fit import FitConfig
+from sarc_ray.stage1.loop import seed_of_state
 from sarc_ray.stage1.member import MemberTask, train_target
 from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.runtime import PictureRows, derive_seed, pictures_differ
