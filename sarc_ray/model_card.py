@@ -174,8 +174,8 @@ def _distillation(found: Mapping[str, Any] | None) -> list[str]:
     """How far a distilled network says what its parent says."""
     if not found:
         return []
-    names = ("mu_explained", "sigma_spearman", "sigma_ratio", "epistemic_spearman", "epistemic_ratio")
-    names = (*names, "nll_parent", "nll")
+    agreed = ("mu_explained", "sigma_spearman", "sigma_ratio", "epistemic_spearman", "epistemic_ratio")
+    names = (*agreed, "nll_parent", "nll")
     rows = [
         f"| {target} | "
         + " | ".join("-" if facts[name] is None else format(facts[name], ".4f") for name in names)
