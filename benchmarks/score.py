@@ -22,6 +22,7 @@ Start-up is what a run over one picture takes; rates are given with it, and afte
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -67,9 +68,9 @@ FULL_SIZES = Sizes(
     epochs=10,
     rounds=3,
     compared={"jpeg2000": 240, "plain": 240},
-    looped={"jpeg2000": 1200, "plain": 600, "small": 6000},
+    looped={"jpeg2000": 1200, "plain": 600, "small": 4000},
     lengths=(1_000, 10_000, 100_000),
-    scaled={"jpeg2000": 1200, "small": 6000},
+    scaled={"jpeg2000": 800, "small": 3000},
     planned={"jpeg2000": 2400, "plain": 1200},
     plan_sample=128,
 )
@@ -97,8 +98,8 @@ def cpu_ms(runs: Sequence[tuple[Outcome, str]], n: int) -> str:
 
 
 def after_start(n: int, wall_s: float, start_s: float) -> float:
-    """Rows per second of all but the first."""
-    return (n - 1) / max(wall_s - start_s, 1e-9)
+    """Rows per second of all but the first; NaN where so few rows were no longer than the start's own scatter."""
+    return (n - 1) / (wall_s - start_s) if wall_s > start_s else float("nan")
 
 
 def against_script(bench: Bench, *, settings: Sequence[str] = ()) -> str:
@@ -278,6 +279,8 @@ def wanted_manifests(sizes: Sizes, only: Sequence[str]) -> dict[Archive, set[int
 
 def report(options: argparse.Namespace, folder: Path) -> str:
     sizes = FULL_SIZES if options.full else SMALL_SIZES
+    if options.rounds:
+        sizes = dataclasses.replace(sizes, rounds=options.rounds)
     only = options.only.split(",") if options.only else list("abcdefg" if options.full else "ab")
     bench = Bench(folder=folder, sizes=sizes, cores=CORES)
     bench.prepare(wanted_manifests(sizes, only))
@@ -308,6 +311,7 @@ def report(options: argparse.Namespace, folder: Path) -> str:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="sizes of the documented tables")
+    parser.add_argument("--rounds", type=int, help="how often each contender has its turn")
     parser.add_argument("--only", metavar="SECTIONS", help="of a to g, with commas between")
     parser.add_argument("--folder", type=Path, help="for objects and networks, which stay there; default: a new one")
     parser.add_argument("--markdown", type=Path, help="also write the tables here")
