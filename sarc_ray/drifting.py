@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sarc_ray import storage
 from sarc_ray.drift.comparison import DRIFTED, JUDGED, WATCH, compare
@@ -74,6 +75,11 @@ class Watched:
         """Whether any variable of any group has."""
         return self.comparison is not None and bool((self.comparison["status"] == DRIFTED).any())
 
+    @property
+    def unjudged(self) -> bool:
+        """Whether a comparison was asked for, and no variable of any group could be judged."""
+        return self.comparison is not None and not self.comparison["status"].isin(list(JUDGED)).any()
+
 
 def load_run_for(request: DriftRequest, overrides: Sequence[str]) -> Run:
     """A run that gives the thresholds: those of the preset ``paper``.
@@ -95,6 +101,8 @@ def watch(request: DriftRequest, run: Run) -> Watched:
         StorageError: a table cannot be read, or a result not be written.
     """
     scores = read_scores(request.table, manifest=request.manifest, since=request.since, until=request.until)
+    # Before anything is kept: it may be kept in the reference's place, for the next time.
+    reference = None if request.reference is None else _reference(request.reference, run)
     kept = None
     if request.save_reference is not None:
         kept = to_keep(
@@ -103,9 +111,8 @@ def watch(request: DriftRequest, run: Run) -> Watched:
             min_patients=run.config.drift.min_patients,
         )
         write_snapshot(request.save_reference, kept)
-    if request.reference is None:
+    if reference is None:
         return Watched(comparison=None, kept=kept)
-    reference = _reference(request, run)
     current = Snapshot(
         binnings=reference.binnings,
         groups=count_groups(scores.rows, reference.binnings),
@@ -127,6 +134,7 @@ def print_watched(console: Console, watched: Watched, request: DriftRequest) -> 
         console.print(
             f"wrote {request.save_reference}: {n_patients} patients, {groups}; counts in multiples of "
             f"{watched.kept.multiple_of}",
+            markup=False,
             highlight=False,
             soft_wrap=True,
         )
@@ -142,16 +150,19 @@ def print_watched(console: Console, watched: Watched, request: DriftRequest) -> 
         console.print(_table_of(moved.head(_SHOWN)))
     if len(moved) > _SHOWN:
         console.print(f"and {len(moved) - _SHOWN} more")
+    if watched.unjudged:
+        console.print("nothing could be judged: take more months, or keep a new reference of this model")
     if request.to is not None:
-        console.print(f"wrote {storage.join(request.to, 'drift')}.parquet, .csv, .svg", highlight=False, soft_wrap=True)
+        text = f"wrote {storage.join(request.to, 'drift')}.parquet, .csv, .svg"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _reference(request: DriftRequest, run: Run) -> Snapshot:
-    uri = str(request.reference)
+def _reference(uri: str, run: Run) -> Snapshot:
     if uri.endswith(ENDING):
         return read_snapshot(uri)
     scores = read_scores(uri, manifest=None, since=None, until=None)
-    return _counted(scores, run, uri)
+    # The groups that a file of it would have: a month of it is no reference, nor is a site of a few patients.
+    return to_keep(_counted(scores, run, uri), multiple_of=1, min_patients=run.config.drift.min_patients)
 
 
 def _counted(scores: Scores, run: Run, uri: str) -> Snapshot:
@@ -188,5 +199,7 @@ def _table_of(moved: pd.DataFrame) -> Table:
     for row in moved.to_dict("records"):
         group = "all" if row["grouping"] == "all" else f"{row['grouping']} {row['level']}"
         ks = "" if pd.isna(row["ks"]) else f"{row['ks']:.2f}"
-        table.add_row(group, str(row["variable"]), f"{row['psi']:.2f}", ks, str(row["change"]), str(row["status"]))
+        cells = (group, str(row["variable"]), f"{row['psi']:.2f}", ks, str(row["change"]), str(row["status"]))
+        # As text: names of sites and levels may hold what rich takes for markup.
+        table.add_row(*(Text(cell) for cell in cells))
     return table

@@ -73,6 +73,51 @@ def test_months_can_be_chosen_and_a_table_can_be_the_reference(tables_of):
     assert set(june.comparison.loc[june.comparison["grouping"] == "month", "level"]) == {"2025-06"}
 
 
+def test_a_table_as_reference_has_the_groups_that_a_file_of_it_has(tmp_path):
+    """No month of it, and no site of too few patients: its later rows are compared with the whole."""
+    before = population.draw(np.random.default_rng(5), 3000)
+    before.loc[:99, ["site", "device"]] = ["new", "new-dr"]
+    after = population.draw(np.random.default_rng(6), 4000, sites=("north", "new"), first=10**6)
+    table = population.seal(str(tmp_path / "after"), after)
+    own = population.seal(str(tmp_path / "before"), before)
+    exact = load_run_for(request_for(own, reference=own), ["score.small_cells_below=0"])
+    watch(request_for(own, save_reference=str(tmp_path / "r.json")), exact)
+    by_file = watch(request_for(table, reference=str(tmp_path / "r.json")), exact).comparison
+    by_table = watch(request_for(table, reference=own), exact).comparison
+    keys = ["grouping", "level", "variable"]
+    same = [found.sort_values(keys, ignore_index=True) for found in (by_table, by_file)]
+    pd.testing.assert_frame_equal(*same)
+    assert set(by_table.loc[by_table["grouping"] == "month", "against"]) == {"all"}
+    of_new = by_table[(by_table["grouping"] == "site") & (by_table["level"] == "new")]
+    assert set(of_new["against"]) == {"all"}
+
+
+def test_a_reference_that_is_replaced_is_compared_with_first(tables_of, tmp_path):
+    uri = str(tmp_path / "reference.json")
+    assert CliRunner().invoke(app, ["drift", tables_of["before"], "--save-reference", uri]).exit_code == 0
+    both = ["drift", tables_of["moved"], "--reference", uri, "--save-reference", uri]
+    first = storage.read_json(uri)
+    assert CliRunner().invoke(app, both).exit_code == exits.DRIFTED
+    assert storage.read_json(uri) != first
+
+
+def test_where_nothing_can_be_judged_there_is_a_code_for_that(reference, tmp_path):
+    few = population.seal(str(tmp_path / "few"), population.draw(np.random.default_rng(7), 150))
+    result = CliRunner().invoke(app, ["drift", few, "--reference", reference])
+    assert result.exit_code == exits.REFUSED, result.output
+    assert "nothing could be judged" in result.output
+
+
+def test_names_of_sites_are_printed_as_they_are(reference, tmp_path):
+    frame = population.draw(np.random.default_rng(8), 3000, first=10**6)
+    frame["site"] = frame["site"].map({"north": "ward [red] [/b] $x_{$", "south": "south"})
+    frame["ood_distance"] *= 1.5
+    table = population.seal(str(tmp_path / "table"), frame)
+    result = CliRunner().invoke(app, ["drift", table, "--reference", reference, "--to", str(tmp_path / "out")])
+    assert result.exit_code == exits.DRIFTED, result.output
+    assert "site ward [red] [/b] $x_{$" in result.output
+
+
 def test_thresholds_are_configuration(tables_of, reference):
     arguments = ["drift", tables_of["moved"], "--reference", reference]
     settings = ["--set", "drift.psi_drift=9", "--set", "drift.ks_drift=0.99"]

@@ -144,7 +144,7 @@ def drift(
 ) -> None:
     """Compare scores, uncertainties, gate and patients with a reference, by month, site and device; needs no labels.
 
-    Exit code 9 when something has drifted; limits: --set drift.psi_drift=0.3 and others.
+    Exit code 9 when something has drifted, 4 when nothing could be judged; limits: --set drift.psi_drift=0.3.
     """
     with console.status("loading"):
         from sarc_ray import drifting
@@ -164,6 +164,8 @@ def drift(
     drifting.print_watched(console, watched, request)
     if watched.drifted:
         raise typer.Exit(code=exits.DRIFTED)
+    if watched.unjudged:
+        raise typer.Exit(code=exits.REFUSED)
 
 
 @app.command(epilog="Examples: sarc-ray explain --bundle URL chest.dcm --to out; same with manifest.csv or list.txt")

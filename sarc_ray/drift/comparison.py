@@ -3,7 +3,7 @@
 An alarm needs two things. The move is large: a stability index or a distance at its threshold. And chance does not make
 it: its p-value, adjusted by Holm for all p-values of the comparison, is at or below the false alarm rate. So however
 many months, sites, devices and variables there are, the chance of any alarm stays below that rate where nothing has
-moved. Patients, not images, count as units.
+moved. Patients, not images, count as units: where some have many images, as many fewer as Kish's design effect says.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ class _Pair:
         population = self.binning.population
         return int(self.reference.n_patients[population]), int(self.group.n_patients[population])
 
+    @property
+    def n_effective(self) -> tuple[float, float]:
+        """Of the reference, and of the group: patients of one row each that would say as much."""
+        population = self.binning.population
+        return max(1.0, self.reference.n_effective[population]), max(1.0, self.group.n_effective[population])
+
 
 def compare(reference: Snapshot, current: Snapshot, config: DriftConfig, *, small_cells_below: int) -> pd.DataFrame:
     """Compare every group of ``current`` with the reference.
@@ -94,7 +100,7 @@ def compare(reference: Snapshot, current: Snapshot, config: DriftConfig, *, smal
             else:
                 rows.append(_measured(pair, reference.multiple_of))
     absent = [name for name in reference.binnings if name not in current.whole.cells]
-    rows += [{**_unjudged(current.whole, ABSENT), "variable": name} for name in absent]
+    rows += [{**_unjudged(current.whole, ABSENT, below=small_cells_below), "variable": name} for name in absent]
     return _with_verdicts(pd.DataFrame(rows, columns=list(COLUMNS)), config)
 
 
@@ -124,7 +130,6 @@ def _measured(pair: _Pair, multiple_of: int) -> dict[str, Any]:
         np.asarray(one.cells[pair.name], dtype=np.float64) for one in (pair.reference, pair.group)
     )
     n_reference, n_current = pair.n_patients
-    number = pair.binning.kind == "number"
     before_B, after_B = _fold_rare(*(_index_cells(pair, counts_K) for counts_K in (reference_K, current_K)))
     index = stability_index(before_B, after_B)
     row = {
@@ -137,13 +142,16 @@ def _measured(pair: _Pair, multiple_of: int) -> dict[str, Any]:
         "n_patients": n_current,
         "n_reference_patients": n_reference,
         "psi": index,
-        "psi_p_adjusted": _index_p_value(index, pair, int(((before_B + after_B) > 0).sum()), multiple_of),
+        "psi_p_adjusted": _index_p_value(index, pair, before_B, after_B, multiple_of),
         "change": _change(pair.binning, reference_K, current_K),
         "status": STABLE,
     }
-    if number:
+    if pair.binning.kind == "number":
         found = grid_distance(reference_K[:-1], current_K[:-1])
-        known = [max(1.0, n * (1 - _missing(c))) for n, c in ((n_reference, reference_K), (n_current, current_K))]
+        known = [
+            max(1.0, n * (1 - _missing(counts_K)))
+            for n, counts_K in zip(pair.n_effective, (reference_K, current_K), strict=True)
+        ]
         sure = found.distance - _rounding(multiple_of) / max(1.0, reference_K[:-1].sum())
         row |= {
             "ks": found.distance,
@@ -153,10 +161,14 @@ def _measured(pair: _Pair, multiple_of: int) -> dict[str, Any]:
     return row
 
 
-def _index_p_value(index: float, pair: _Pair, n_cells: int, multiple_of: int) -> float:
-    """Rounding adds step^2 / 6 to the variance of a cell, n / cells of sampling: as if n were so much smaller."""
-    n_reference, n_current = pair.n_patients
-    added = 2 * _rounding(multiple_of) ** 2 / 3 * n_cells / n_reference
+def _index_p_value(index: float, pair: _Pair, before_B: FloatArray, after_B: FloatArray, multiple_of: int) -> float:
+    """Rounding adds step^2 / 6 to the variance of a cell's rows, sampling of patients rows^2 / (cells n) to it.
+
+    So it is as if n were smaller by the quotient.
+    """
+    n_reference, n_current = pair.n_effective
+    n_cells = int(((before_B + after_B) > 0).sum())
+    added = 2 * _rounding(multiple_of) ** 2 / 3 * n_cells * n_reference / max(1.0, before_B.sum()) ** 2
     return stability_p_value(index, n_reference=n_reference / (1 + added), n_current=n_current, n_cells=n_cells)
 
 

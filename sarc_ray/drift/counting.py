@@ -60,13 +60,20 @@ class Group:
         level: which month, site or device.
         n_rows: by population.
         n_patients: by population.
+        n_effective: by population; as many patients with one row each say as much. With w rows of a patient it is
+            (sum of w)^2 / sum of w^2 (Kish 1965), so where a few patients have most of the rows, it is far below
+            ``n_patients``.
         cells: by variable, shape (K + 1,), missing values last.
+
+    References:
+        Kish L (1965). Survey Sampling. Wiley. 8.2, 11.7.
     """
 
     grouping: str
     level: str
     n_rows: Mapping[Population, int]
     n_patients: Mapping[Population, int]
+    n_effective: Mapping[Population, float]
     cells: Mapping[str, IntArray]
 
 
@@ -119,11 +126,13 @@ def count_groups(table: pa.Table, binnings: Mapping[str, Binning]) -> tuple[Grou
     groups: list[Group] = []
     for grouping in (ALL, *GROUPINGS):
         level_N, levels = _level_codes(table, grouping)
-        n_rows, n_patients = {}, {}
+        n_rows, n_patients, n_effective = {}, {}, {}
         for population, mask_N in rows.items():
             kept_N = mask_N & (level_N >= 0)
             n_rows[population] = np.bincount(level_N[kept_N], minlength=len(levels))
-            n_patients[population] = _distinct(level_N[kept_N], patient_N[kept_N], len(levels))
+            n_patients[population], n_effective[population] = _patients_of(
+                level_N[kept_N], patient_N[kept_N], len(levels)
+            )
         counts = {}
         for name, binning in known.items():
             kept_N = rows[binning.population] & (level_N >= 0)
@@ -137,6 +146,7 @@ def count_groups(table: pa.Table, binnings: Mapping[str, Binning]) -> tuple[Grou
                     level=level,
                     n_rows={name: int(found[place]) for name, found in n_rows.items()},  # type: ignore[misc]
                     n_patients={name: int(found[place]) for name, found in n_patients.items()},  # type: ignore[misc]
+                    n_effective={name: float(found[place]) for name, found in n_effective.items()},  # type: ignore[misc]
                     cells={name: found[place] for name, found in counts.items()},
                 )
             )
@@ -215,9 +225,11 @@ def _patients(table: pa.Table) -> IntArray:
     return np.where(codes < 0, n_rows + np.arange(n_rows), codes)
 
 
-def _distinct(level_N: IntArray, patient_N: IntArray, n_levels: int) -> IntArray:
-    """Patients of each level, shape (G,)."""
+def _patients_of(level_N: IntArray, patient_N: IntArray, n_levels: int) -> tuple[IntArray, npt.NDArray[np.float64]]:
+    """Patients of each level, and how many of one row each they are worth; both of shape (G,)."""
     if not len(level_N):
-        return np.zeros(n_levels, dtype=np.int64)
+        return np.zeros(n_levels, dtype=np.int64), np.zeros(n_levels)
     span = int(patient_N.max()) + 1
-    return np.bincount(np.unique(level_N * span + patient_N) // span, minlength=n_levels)
+    pairs, rows = np.unique(level_N * span + patient_N, return_counts=True)
+    n_rows, n_squared = (np.bincount(pairs // span, weights=rows**power, minlength=n_levels) for power in (1, 2))
+    return np.bincount(pairs // span, minlength=n_levels), n_rows**2 / np.maximum(1.0, n_squared)

@@ -65,9 +65,15 @@ def to_keep(snapshot: Snapshot, *, multiple_of: int, min_patients: int) -> Snaps
     return Snapshot(
         binnings=snapshot.binnings,
         groups=tuple(_rounded(one, snapshot.binnings, step) for one in kept),
-        source=snapshot.source,
+        source=snapshot.source if step == 1 else _without_numbers(snapshot.source),
         multiple_of=step,
     )
+
+
+def _without_numbers(source: Mapping[str, Any]) -> dict[str, Any]:
+    """A table's lineage counts rows exactly, of which two references would tell the difference."""
+    lineage = source.get("lineage", {})
+    return {**source, "lineage": {name: value for name, value in lineage.items() if not isinstance(value, int | float)}}
 
 
 def write_snapshot(uri: str, snapshot: Snapshot) -> None:
@@ -101,20 +107,32 @@ def read_snapshot(uri: str) -> Snapshot:
     found = storage.read_json(uri)
     if not isinstance(found, dict) or found.get("kind") != KIND:
         raise ConfigError(f"--reference: {uri} is no reference; make one with 'sarc-ray drift TABLE --save-reference'")
-    if found["schema_version"] > SCHEMA_VERSION:
+    if found.get("schema_version", 0) > SCHEMA_VERSION:
         raise SchemaVersionError(
             f"{uri}: schema version {found['schema_version']}, this release reads up to {SCHEMA_VERSION}; "
             "install a newer sarc-ray"
         )
     try:
-        return Snapshot(
+        snapshot = Snapshot(
             binnings={name: _binning_of_plain(one) for name, one in found["variables"].items()},
             groups=tuple(_group_of_plain(one) for one in found["groups"]),
             source=found["source"],
             multiple_of=found["multiple_of"],
         )
+        _check(snapshot)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"--reference: {uri} is damaged ({type(error).__name__}: {error}); write it again") from error
+    return snapshot
+
+
+def _check(snapshot: Snapshot) -> None:
+    """Raises ValueError where counts are not those of the cells, or there is no whole."""
+    if sum(one.grouping == ALL for one in snapshot.groups) != 1:
+        raise ValueError("no group, or several, of all rows")
+    for group in snapshot.groups:
+        for name, counts in group.cells.items():
+            if counts.shape != (snapshot.binnings[name].n_cells + 1,) or counts.min() < 0:
+                raise ValueError(f"counts of {name} that are not those of its cells")
 
 
 def _rounded(group: Group, binnings: Mapping[str, Binning], step: int) -> Group:
@@ -130,6 +148,7 @@ def _rounded(group: Group, binnings: Mapping[str, Binning], step: int) -> Group:
         level=group.level,
         n_rows={name: int(nearest(n)) for name, n in group.n_rows.items()},
         n_patients={name: int(nearest(n)) for name, n in group.n_patients.items()},
+        n_effective={name: n if step == 1 else float(nearest(n)) for name, n in group.n_effective.items()},
         cells=cells,
     )
 
@@ -155,6 +174,7 @@ def _group_to_plain(one: Group) -> dict[str, Any]:
         "level": one.level,
         "rows": dict(one.n_rows),
         "patients": dict(one.n_patients),
+        "patients_effective": dict(one.n_effective),
         # Cells in the variable's order, then (categories) those of other levels, then missing values.
         "counts": {name: counts.tolist() for name, counts in one.cells.items()},
     }
@@ -166,5 +186,6 @@ def _group_of_plain(plain: Mapping[str, Any]) -> Group:
         level=plain["level"],
         n_rows=plain["rows"],
         n_patients=plain["patients"],
+        n_effective=plain["patients_effective"],
         cells={name: np.asarray(counts, dtype=np.int64) for name, counts in plain["counts"].items()},
     )

@@ -49,7 +49,7 @@ def drift_svg(comparison: pd.DataFrame) -> bytes | None:
             for column, value in enumerate(values):
                 if value == value:  # NaN where a variable was not judged in a group
                     axes.text(column, row, f"{value:.2f}".lstrip("0"), ha="center", va="center", fontsize=6.5)
-        axes.set_xticks(range(len(order)), order, rotation=90)
+        axes.set_xticks(range(len(order)), order, rotation=90, parse_math=False)
         axes.set_yticks(range(len(variables)), variables)
         axes.set_title("Population stability index against the reference")
         handles = [Patch(facecolor=colour, edgecolor=style.GREY, label=name) for name, colour in _COLOURS.items()]

@@ -54,6 +54,30 @@ def test_a_small_reference_that_was_rounded_raises_no_alarm_either():
     assert alarms <= 1
 
 
+def with_many_images_of_some(seed, n_patients, **changes):
+    """One row a patient at first; then most keep one, and a few have dozens, as on an intensive care unit."""
+    rng = np.random.default_rng(seed)
+    frame = population.draw(rng, n_patients, **changes)
+    frame["patient_key"] = [f"k{patient:08d}" for patient in frame["row_id"]]
+    frame = frame.loc[frame.index.repeat(rng.zipf(1.9, n_patients).clip(max=80))].reset_index(drop=True)
+    return frame.assign(row_id=np.arange(len(frame)))
+
+
+def test_a_few_patients_with_most_of_the_images_raise_no_alarm():
+    """Their rows move shares together; taken for as many patients as there are, they would in every comparison."""
+    frame = with_many_images_of_some(1, 6000)
+    n_rows = np.sort(frame["patient_key"].value_counts())[::-1]
+    assert n_rows[:600].sum() > 0.5 * len(frame)
+    reference = to_keep(take(frame), multiple_of=10, min_patients=200)
+    assert reference.whole.n_effective["all"] < 0.3 * reference.whole.n_patients["all"]
+    alarms = 0
+    for seed in range(400, 420):
+        table = beside(with_many_images_of_some(seed, 2500, months=("2025-05", "2025-06"), first=10**6), reference)
+        assert table["status"].isin(JUDGED).sum() > 90
+        alarms += table["status"].isin(["watch", "drifted"]).any()
+    assert alarms <= 1
+
+
 def test_significance_alone_raises_no_alarm():
     """In large tables the smallest move is significant; it is not large."""
     large = population.draw(np.random.default_rng(7), 60000)
@@ -159,6 +183,15 @@ def test_another_model_is_not_compared_but_its_patients_are():
     assert {"age_years", "sex", "reason"} <= judged
     assert not {"score", "alm_kg_mu", "ood_distance", "flag"} & judged
     assert set(table.loc[table["status"] == "other_model", "variable"]) >= {"score", "alm_kg_mu", "flag"}
+
+
+def test_of_a_table_with_very_few_patients_no_number_is_told():
+    table = population.to_arrow(later(21, n=6)).drop_columns(["bmi_kg_m2"])
+    groups = count_groups(table, REFERENCE.binnings)
+    current = Snapshot(binnings=REFERENCE.binnings, groups=groups, source={}, multiple_of=1)
+    found = compare(REFERENCE, current, CONFIG, small_cells_below=10)
+    assert {"too_few", "absent"} <= set(found["status"])
+    assert found[["n", "n_patients"]].isna().all(axis=None)
 
 
 def test_a_variable_that_has_gone_is_told():

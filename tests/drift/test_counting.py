@@ -45,6 +45,17 @@ def test_rows_and_patients_of_each_group(counted):
         assert group.n_patients["all"] < group.n_rows["all"]
 
 
+def test_patients_with_more_rows_are_worth_fewer_patients_of_one_row():
+    frame = population.draw(np.random.default_rng(4), 12, months=("2025-01",), sites=("north",))
+    frame["patient_key"] = ["a"] * 9 + ["b", "c", "d"]
+    table = population.to_arrow(frame)
+    whole, month, *_ = count_groups(table, {})
+    assert whole.n_patients["all"] == 4
+    assert whole.n_effective["all"] == month.n_effective["all"] == 12**2 / (9**2 + 3)
+    (whole, *_) = count_groups(population.to_arrow(frame.assign(patient_key=list("abcdefghijkl"))), {})
+    assert whole.n_effective["all"] == whole.n_patients["all"] == 12
+
+
 def test_cells_of_numbers_and_categories(counted):
     frame, binnings, groups = counted
     south = frame[frame["site"] == "south"]

@@ -1,6 +1,7 @@
 """A reference file: counts only, none of them small, and the same comparison as from the counts themselves."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ def test_every_number_of_a_kept_snapshot_is_a_multiple(kept, tmp_path):
     write_snapshot(str(tmp_path / "reference.json"), kept)
     plain = json.loads((tmp_path / "reference.json").read_text())
     for group in plain["groups"]:
-        numbers = [*group["rows"].values(), *group["patients"].values()]
+        numbers = [*group["rows"].values(), *group["patients"].values(), *group["patients_effective"].values()]
         numbers += [count for counts in group["counts"].values() for count in counts]
         assert all(number % 10 == 0 and number >= 0 for number in numbers)
 
@@ -71,6 +72,7 @@ def test_a_snapshot_comes_back_as_it_was_written(kept, tmp_path):
     assert found.binnings == kept.binnings
     assert (found.source, found.multiple_of) == (kept.source, 10)
     for one, other in zip(found.groups, kept.groups, strict=True):
+        assert one.n_effective == other.n_effective
         assert (one.grouping, one.level, one.n_rows, one.n_patients) == (
             other.grouping,
             other.level,
@@ -80,6 +82,12 @@ def test_a_snapshot_comes_back_as_it_was_written(kept, tmp_path):
         assert {name: cells.tolist() for name, cells in one.cells.items()} == {
             name: cells.tolist() for name, cells in other.cells.items()
         }
+
+
+def test_exact_numbers_of_the_lineage_stay_at_home(counted):
+    source = {**counted.source, "lineage": {"run_id": "run-1", "n_taken_over": 5999, "recipe": "ab"}}
+    found = to_keep(replace(counted, source=source), multiple_of=10, min_patients=200).source
+    assert found == {**counted.source, "lineage": {"run_id": "run-1", "recipe": "ab"}}
 
 
 def test_rounding_can_be_switched_off(counted):
@@ -100,6 +108,10 @@ def test_what_is_no_reference_is_refused(kept, tmp_path):
     storage.write_json(uri, {**content, "schema_version": 99})
     with pytest.raises(SchemaVersionError, match="schema version 99"):
         read_snapshot(uri)
-    storage.write_json(uri, {name: value for name, value in content.items() if name != "groups"})
-    with pytest.raises(ConfigError, match="is damaged"):
-        read_snapshot(uri)
+    damaged = [{name: value for name, value in content.items() if name != "groups"}, {**content, "groups": []}]
+    whole = content["groups"][0]
+    damaged.append({**content, "groups": [{**whole, "counts": {**whole["counts"], "score": [10, 20]}}]})
+    for one in damaged:
+        storage.write_json(uri, one)
+        with pytest.raises(ConfigError, match="is damaged"):
+            read_snapshot(uri)
