@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sarc_ray import storage
 from sarc_ray.errors import ConfigError
 from sarc_ray.exporting.quantities import Quantity
+from sarc_ray.exporting.rows import read_supplied
 
 NO_CONCEPT = 0
 ANY = "*"
@@ -41,12 +41,13 @@ def read_concepts(uri: str | None, known: Sequence[Quantity]) -> Concepts:
 
     Raises:
         ConfigError: a column is missing, or a field, source value or concept id is not allowed.
+        ManifestError: the file is no table.
         StorageError: the file cannot be read.
     """
     ids = dict(_DEFAULTS)
     if uri is None:
         return Concepts(ids=ids)
-    frame = storage.read_table(uri)
+    frame = read_supplied(uri)
     missing = [name for name in _COLUMNS if name not in frame]
     if missing:
         raise ConfigError(f"{uri}: no column {', '.join(missing)}; it needs {', '.join(_COLUMNS)}")

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from sarc_ray.bundle import read_manifest_of
-from sarc_ray.errors import ConfigError, Outcome
+from sarc_ray.errors import ConfigError, ManifestError, Outcome
 from sarc_ray.exporting.concepts import ANY, FLAGGED, NOT_FLAGGED, Concepts, read_concepts
 from sarc_ray.exporting.persons import Days, read_days, read_persons
 from sarc_ray.exporting.quantities import Quantity, quantities
@@ -105,13 +105,19 @@ def export_omop(request: OmopRequest) -> Exported:
     persons = read_persons(request.persons, request.key_file)
     days = read_days(request.manifest, request.day_of_month)
     left_out: Counter[str] = Counter()
-    n_rows = 0
+    n_rows = n_known = 0
     with writing_rows(request.to, MEASUREMENT) as write:
         for part in iterate_rows(request.table, columns):
             rows = select_rows(part.to_pandas(), persons, days, left_out)
+            n_known += days.n_known(rows["row_id"])
             found = measurements(rows, known, concepts, first_id=request.first_id + n_rows)
             n_rows += len(found)
             write(found)
+        if n_rows and not n_known and request.manifest is not None:
+            raise ManifestError(
+                f"{request.manifest}: none of the rows to write is in it, so that it gives no day; name the manifest "
+                "that was scored, where it lay then: row_id is made of the images' addresses"
+            )
     return Exported(n_written=n_rows, left_out=dict(left_out))
 
 
@@ -128,7 +134,8 @@ def select_rows(frame: pd.DataFrame, persons: pd.Series, days: Days, left_out: C
         ConfigError: of a row the month alone is known, and no day stands for it.
     """
     rows = _keep(frame, frame["outcome"] == Outcome.SCORED, "not scored", left_out)
-    rows = rows.assign(person_id=rows["patient_key"].map(persons))
+    # Nullable: a float64 between would change persons above 2^53.
+    rows = rows.assign(person_id=rows["patient_key"].map(persons.astype("Int64")).astype("Int64"))
     rows = _keep(rows, rows["person_id"].notna(), "patient without a person_id", left_out)
     day_N = days.of(rows["row_id"].to_numpy(np.int64), rows["acquired_month"])
     # A 31 February of a manifest is no date of a database either.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sarc_ray import storage
 from sarc_ray.cohort.schema import read_manifest
 from sarc_ray.errors import ConfigError, ManifestError
+from sarc_ray.exporting.rows import read_supplied
 from sarc_ray.privacy import load_key, pseudonyms
 
 _LAST_ID = np.iinfo(np.int64).max
+# Beyond it a float64 is no longer one whole number.
+_LAST_OF_FLOATS = 2**53
 
 
 def read_persons(uri: str, key_file: str | None) -> pd.Series:
@@ -33,7 +36,7 @@ def read_persons(uri: str, key_file: str | None) -> pd.Series:
             quoted.
         StorageError: the file cannot be read.
     """
-    frame = storage.read_table(uri)
+    frame = read_supplied(uri)
     if "person_id" not in frame or not {"patient_key", "patient_id"} & set(frame):
         raise ManifestError(f"{uri}: it needs the columns person_id, and patient_key or patient_id")
     if "patient_key" in frame:
@@ -56,10 +59,16 @@ class Days:
     Attributes:
         by_row: ISO days of a manifest, indexed by ``row_id``; months and missing days are left out.
         of_month: day of the month that stands for a month where no more is known; None refuses these.
+        rows: ``row_id`` of all rows of the manifest; None where there is no manifest.
     """
 
     by_row: pd.Series
     of_month: int | None
+    rows: frozenset[int] | None
+
+    def n_known(self, row_ids: Iterable[int]) -> int:
+        """How many of the rows the manifest has, whatever it says of their days."""
+        return sum(row in self.rows for row in row_ids) if self.rows is not None else 0
 
     def of(self, row_id_N: npt.NDArray[np.int64], month_N: pd.Series) -> pd.Series:
         """The days of rows as ISO text, missing where nothing is known.
@@ -86,16 +95,19 @@ def read_days(manifest: str | None, of_month: int | None) -> Days:
         StorageError: it cannot be read.
     """
     if manifest is None:
-        return Days(by_row=pd.Series(dtype=object), of_month=of_month)
+        return Days(by_row=pd.Series(dtype=object), of_month=of_month, rows=None)
     frame = read_manifest(manifest)
     if "acquired_on" not in frame:
         raise ManifestError(f"{manifest}: no column acquired_on; add it (YYYY-MM-DD), or leave --manifest out")
     taken = frame.set_index("row_id")["acquired_on"].dropna().astype(object)
-    return Days(by_row=taken[taken.str.len() == len("YYYY-MM-DD")], of_month=of_month)
+    by_row = taken[taken.str.len() == len("YYYY-MM-DD")]
+    return Days(by_row=by_row, of_month=of_month, rows=frozenset(frame["row_id"].tolist()))
 
 
 def _texts(uri: str, values: pd.Series) -> list[str]:
-    texts = ["" if pd.isna(value) else str(value).strip() for value in values]
+    # As the manifest's identifiers are read: a Parquet column with a gap holds 123.0 for 123.
+    whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
+    texts = ["" if pd.isna(value) else str(value).strip() for value in whole]
     n_missing = texts.count("")
     if n_missing:
         raise ManifestError(f"{uri}: {n_missing} rows have no {values.name or 'patient'}; fill them in or remove them")
@@ -104,13 +116,17 @@ def _texts(uri: str, values: pd.Series) -> list[str]:
 
 def _ids(uri: str, values: pd.Series) -> npt.NDArray[np.int64]:
     # A Parquet file that once had a gap holds whole numbers as floats.
-    texts = [str(int(v) if isinstance(v, float) and v.is_integer() else v).strip() for v in values]
+    texts = [str(int(v) if _is_whole_float(v) else v).strip() for v in values]
     wrong = [number for number, text in enumerate(texts, start=1) if not _is_id(text)]
     if wrong:
         raise ManifestError(
             f"{uri}: in {len(wrong)} rows, the first of them row {wrong[0]}, person_id is no whole number above 0"
         )
     return np.array([int(text) for text in texts], dtype=np.int64)
+
+
+def _is_whole_float(value: object) -> bool:
+    return isinstance(value, float) and value.is_integer() and abs(value) <= _LAST_OF_FLOATS
 
 
 def _is_id(text: str) -> bool:

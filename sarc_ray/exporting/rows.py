@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sarc_ray import tables
-from sarc_ray.errors import ConfigError, StorageError
+from sarc_ray import storage, tables
+from sarc_ray.errors import ConfigError, ManifestError, StorageError
 
 # Rows at once: each becomes some eight rows of measurements.
 ROWS_AT_ONCE = 50_000
@@ -38,6 +39,21 @@ def schema_of(table: str) -> pa.Schema:
     for whole in tables.iterate(table):
         return whole.schema.remove_metadata()
     raise StorageError(f"{table}: the table has no rows; check the manifest that it was made from")
+
+
+def read_supplied(uri: str) -> pd.DataFrame:
+    """A table that the user adds to an export, as :func:`sarc_ray.storage.read_table` gives it.
+
+    Raises:
+        ManifestError: the file is no table; nothing of it is quoted.
+        StorageError: it cannot be read.
+    """
+    try:
+        return storage.read_table(uri)
+    except ValueError as error:
+        raise ManifestError(
+            f"{uri}: not a readable table ({type(error).__name__}); write UTF-8 CSV with one header line, or Parquet"
+        ) from None
 
 
 def check_columns(table: str, schema: pa.Schema, names: Sequence[str]) -> None:

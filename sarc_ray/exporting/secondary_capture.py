@@ -35,12 +35,14 @@ class Overlay:
         target_label: what is predicted.
         number: of the target within the bundle, from 1.
         model_id: of the bundle.
+        of_ensemble: whether the maps are those of several networks, with one of their disagreement.
     """
 
     pixels_HW3: npt.NDArray[np.uint8]
     target_label: str
     number: int
     model_id: str
+    of_ensemble: bool = True
 
 
 def secondary_capture(overlay: Overlay, source: Source) -> bytes:
@@ -95,9 +97,10 @@ def _describe(image: Dataset, overlay: Overlay) -> None:
     from pydicom.sr.codedict import codes
 
     label = overlay.target_label.encode("ascii", "replace").decode("ascii")
+    whose = "mean and standard deviation over an ensemble" if overlay.of_ensemble else "of one network"
     image.DerivationDescription = (
-        f"Heat map of where the predicted {label} comes from (gradient-weighted activations, mean and standard "
-        f"deviation over an ensemble); model_id {overlay.model_id}. {NOT_FOR_DIAGNOSIS}."
+        f"Heat map of where the predicted {label} comes from (gradient-weighted activations, {whose}); "
+        f"model_id {overlay.model_id}. {NOT_FOR_DIAGNOSIS}."
     )
     image.DerivationCodeSequence = [CodedConcept.from_code(codes.DCM.Saliency)]
     image.ImageComments = f"{label}. {NOT_FOR_DIAGNOSIS}."

@@ -18,6 +18,8 @@ from sarc_ray.exporting.source import fetch_source
 from sarc_ray.exporting.structured_report import Model, ScoredImage, structured_report
 
 _NOT_IN_TABLE = "no row in the score table"
+_COPY = "a copy of another radiograph of the request, by its SOP Instance UID"
+_SEVERAL_PATIENTS = "its study has several Patient IDs; a report would be filed for one of them"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +40,9 @@ class ReportRequest:
 
 
 def export_reports(request: ReportRequest) -> Exported:
-    """Write one report per study: ``<row_id>.dcm``, after the first of its radiographs in the request.
+    """Write one report per study: ``<row_id>.dcm``, after the radiograph whose SOP Instance UID comes first.
+
+    The order of the request makes no difference, so that the same radiographs are the same report.
 
     Raises:
         BundleError: there is no bundle.
@@ -55,19 +59,34 @@ def export_reports(request: ReportRequest) -> Exported:
     columns = ["outcome", "reason", "image_sha256", *(quantity.column for quantity in model.known)]
     rows = find_rows(request.table, [row_id(uri) for uri in images], columns)
     left_out: Counter[str] = Counter()
-    studies: dict[tuple[str, str], list[tuple[int, ScoredImage]]] = {}
+    studies: dict[str, list[tuple[int, ScoredImage]]] = {}
     for uri in images:
         try:
             image = _scored_image(uri, rows, model)
         except ExportError as error:
             left_out[str(error)] += 1
             continue
-        study = (str(image.source.study), image.source.patient)
-        studies.setdefault(study, []).append((row_id(uri), image))
-    for found in studies.values():
-        report = structured_report([image for _, image in found], model)
-        storage.write_bytes(storage.join(request.to, f"{found[0][0]}.dcm"), report)
-    return Exported(n_written=len(studies), left_out=dict(left_out))
+        studies.setdefault(str(image.source.study), []).append((row_id(uri), image))
+    n_written = 0
+    for named in studies.values():
+        if found := _of_one_patient(named, left_out):
+            report = structured_report([image for _, image in found], model)
+            storage.write_bytes(storage.join(request.to, f"{found[0][0]}.dcm"), report)
+            n_written += 1
+    return Exported(n_written=n_written, left_out=dict(left_out))
+
+
+def _of_one_patient(found: list[tuple[int, ScoredImage]], left_out: Counter[str]) -> list[tuple[int, ScoredImage]]:
+    """Each instance of a study once, by UID; none where the study is of several patients."""
+    if len({image.source.patient for _, image in found}) > 1:
+        left_out[_SEVERAL_PATIENTS] += len(found)
+        return []
+    by_instance: dict[str, tuple[int, ScoredImage]] = {}
+    for key, image in sorted(found, key=lambda one: one[0]):
+        by_instance.setdefault(str(image.source.sop_instance), (key, image))
+    if len(by_instance) < len(found):
+        left_out[_COPY] += len(found) - len(by_instance)
+    return [by_instance[uid] for uid in sorted(by_instance)]
 
 
 def model_of(manifest: BundleManifest) -> Model:

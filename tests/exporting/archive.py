@@ -6,6 +6,7 @@ Rows 0 and 1 are two radiographs of one study, 2 to 5 one each of a patient of i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +41,11 @@ class Archive:
     frame: pd.DataFrame
 
 
-def make_archive(folder: Path) -> Archive:
-    """Radiographs, manifest, key and a sealed table of three files."""
+def make_archive(folder: Path, tags: Mapping[int, Mapping[str, str]] | None = None) -> Archive:
+    """Radiographs, manifest, key and a sealed table of three files; ``tags`` change those of radiographs by number."""
     uris = [str(folder / "images" / f"chest-{number}.dcm") for number in range(N_IMAGES)]
     for number, uri in enumerate(uris):
-        storage.write_bytes(uri, make_image(number))
+        storage.write_bytes(uri, make_image(number, **(tags or {}).get(number, {})))
     create_key_file(str(folder / "key"))
     manifest = pd.DataFrame(
         {

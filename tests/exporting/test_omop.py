@@ -191,6 +191,49 @@ def test_whole_numbers_that_parquet_holds_as_floats_are_persons(tmp_path):
     assert read_persons(str(tmp_path / "persons.parquet"), None).to_dict() == {"a": 1, "b": 2}
 
 
+def test_large_person_ids_stay_exact_beside_patients_without_one(archive, persons, tmp_path):
+    frame = storage.read_table(persons)
+    frame["person_id"] = [str(2**53 + 1 + 2 * number) for number in range(len(frame))]
+    storage.write_table(persons, frame)
+    done = export_omop(make_request(archive, persons, tmp_path / "m.parquet"))
+    assert done.left_out["patient without a person_id"] == 1
+    found = set(storage.read_table(str(tmp_path / "m.parquet"))["person_id"])
+    assert found
+    assert found <= {int(text) for text in frame["person_id"]}
+
+
+def test_floats_of_parquet_name_the_patients_that_a_manifest_names_and_no_inexact_person(archive, tmp_path):
+    for name, patients in (("floats", [17.0, 18.0]), ("texts", ["17", "18"])):
+        frame = pd.DataFrame({"patient_id": patients, "person_id": [1, 2]})
+        storage.write_table(str(tmp_path / f"{name}.parquet"), frame)
+    floats, texts = (read_persons(str(tmp_path / f"{n}.parquet"), archive.key_file) for n in ("floats", "texts"))
+    assert floats.to_dict() == texts.to_dict()
+    frame = pd.DataFrame({"patient_key": ["a"], "person_id": [2.0**53 + 2]})
+    storage.write_table(str(tmp_path / "persons.parquet"), frame)
+    with pytest.raises(ManifestError, match="person_id is no whole number"):
+        read_persons(str(tmp_path / "persons.parquet"), None)
+
+
+def test_files_that_are_no_tables_are_refused_without_being_quoted(tmp_path):
+    for name, data in (("rows.csv", b"a,b\n1,2\n1,2,SECRET,4\n"), ("empty.csv", b""), ("utf16.csv", b"\xff\xfeS\x00")):
+        storage.write_bytes(str(tmp_path / name), data)
+        with pytest.raises(ManifestError, match="not a readable table") as caught:
+            read_persons(str(tmp_path / name), None)
+        assert "SECRET" not in str(caught.value)
+        with pytest.raises(ManifestError, match="not a readable table"):
+            read_concepts(str(tmp_path / name), KNOWN)
+
+
+def test_a_manifest_that_has_none_of_the_rows_gives_no_days_in_silence(archive, persons, tmp_path):
+    frame = storage.read_table(archive.manifest)
+    frame["image_uri"] = [f"elsewhere/{number}.dcm" for number in range(len(frame))]
+    storage.write_table(str(tmp_path / "manifest.csv"), frame)
+    request = make_request(archive, persons, tmp_path / "m.csv", manifest=str(tmp_path / "manifest.csv"))
+    with pytest.raises(ManifestError, match="none of the rows to write is in it"):
+        export_omop(request)
+    assert not (tmp_path / "m.csv").exists()
+
+
 def test_a_month_alone_is_no_date_unless_a_day_stands_for_it(archive, persons, tmp_path):
     request = make_request(archive, persons, tmp_path / "m.csv", manifest=None, day_of_month=None)
     with pytest.raises(ConfigError, match=r"of 4 rows the month alone is known.*--manifest.*--day-of-month"):

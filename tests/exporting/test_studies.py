@@ -13,7 +13,7 @@ from sarc_ray.cli import app
 from sarc_ray.cohort.schema import row_id
 from sarc_ray.errors import ConfigError, StorageError
 from sarc_ray.exporting.studies import ReportRequest, export_reports
-from tests.exporting.archive import ABSTAINED, BUNDLE, COLUMNS, STUDIES
+from tests.exporting.archive import ABSTAINED, BUNDLE, COLUMNS, STUDIES, make_archive
 
 
 def make_request(archive, images, to, **changes):
@@ -48,6 +48,31 @@ def test_what_has_no_score_or_is_not_in_the_table_is_counted(archive, tmp_path):
     (no_score,) = [cause for cause in done.left_out if cause.startswith("no score: ")]
     assert done.left_out == {no_score: 1, "no row in the score table": 1}
     assert "body-mass index" in no_score
+
+
+def test_the_order_of_the_request_makes_no_other_report(archive, tmp_path):
+    first, other = (tmp_path / name for name in ("first", "other"))
+    export_reports(make_request(archive, archive.uris[:2], first))
+    export_reports(make_request(archive, archive.uris[1::-1], other))
+    (one,), (two,) = ([*folder.iterdir()] for folder in (first, other))
+    assert one.name == two.name
+    assert pydicom.dcmread(one).SOPInstanceUID == pydicom.dcmread(two).SOPInstanceUID
+
+
+def test_a_copy_is_reported_once_and_a_study_of_two_patients_not_at_all(tmp_path):
+    """Row 1 is row 0 again under another name; row 3 lies in the study of row 2 and is of somebody else."""
+    tags = {1: {"SOPInstanceUID": f"{STUDIES[0]}.1.0"}, 3: {"StudyInstanceUID": STUDIES[2]}}
+    archive = make_archive(tmp_path / "archive", tags)
+    done = export_reports(make_request(archive, archive.uris[:4], tmp_path / "out"))
+    assert done.n_written == 1
+    copies, several = done.left_out
+    assert "copy of another radiograph" in copies
+    assert "several Patient IDs" in several
+    assert list(done.left_out.values()) == [1, 2]
+    (path,) = (tmp_path / "out").iterdir()
+    report = highdicom.sr.srread(path)
+    assert report.StudyInstanceUID == STUDIES[0]
+    assert len(report.content.get_image_measurement_groups()) == 1
 
 
 def test_a_radiograph_that_has_changed_since_gets_no_report(archive, tmp_path):
