@@ -126,9 +126,14 @@ def compare(case: Case, *, rounds: int, threads: int) -> list[list[str]]:
             seconds[way].append(time.perf_counter() - started)
     median = {way: statistics.median(found) for way, found in seconds.items()}
     return [
-        [case.name, way, str(case.pictures), f"{case.pictures / found:.3g}", f"{median['ensembles'] / found:.1f}"]
+        [case.name, way, str(case.pictures), _rate(case.pictures / found), f"{median['ensembles'] / found:.1f}"]
         for way, found in median.items()
     ]
+
+
+def _rate(per_second: float) -> str:
+    """Three digits, and thousands in full."""
+    return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ N images of the training and tuning patients; T targets.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,13 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from sarc_ray import __version__, intake, run_stage2, stages, storage
-from sarc_ray.bundle import Bundle, load_bundle, write_bundle
+from sarc_ray.bundle import Bundle, load_bundle, read_manifest_of, write_bundle
+from sarc_ray.bundle_parts import member_path
 from sarc_ray.cohort.splits import TRAIN, TUNE
 from sarc_ray.distributed import cluster
 from sarc_ray.distributed.distill import DistillTask, distil_on_engine
 from sarc_ray.distributed.finished import read_finished
 from sarc_ray.distributed.ood import pooled_features_of
-from sarc_ray.errors import ConfigError
+from sarc_ray.errors import ConfigError, StorageError
 from sarc_ray.pipeline import plan_of
 from sarc_ray.run import Run, RunConfig, fingerprint_of
 from sarc_ray.stage1.answers import distilled_columns
@@ -28,6 +30,7 @@ from sarc_ray.stage1.checkpoint import member_from_bytes, trained_from_bytes
 from sarc_ray.stage1.distillation import ensemble_answers
 from sarc_ray.stage1.ensemble import Mixture, distilled_from_features
 from sarc_ray.stage1.joint import require_learning_backbone
+from sarc_ray.stage1.member import MemberResult
 from sarc_ray.stage1.ood import alarm_threshold, false_alarm_rate_held, fit_reference, reference_to_bytes
 from sarc_ray.stage1.recalibration import Recalibration, not_wanted, recalibrate
 from sarc_ray.stage1.runtime import ByteArray, derive_seed
@@ -75,9 +78,10 @@ def distill(run: Run, tell: Tell) -> dict[str, Any]:
         tell: progress.
 
     Raises:
+        BundleError: the run's bundle is damaged.
         ConfigError: the ensembles have said nothing of patients unseen by their members (``in_sample``), or they share
-            frozen convolutions already.
-        StorageError: the run is not tuned yet.
+            frozen convolutions already; or no node has the GPUs or threads of a member.
+        StorageError: the run is not tuned yet, or its members are no longer those of its bundle.
     """
     stages.finished(run, "tune")
     config = run.config
@@ -87,7 +91,9 @@ def distill(run: Run, tell: Tell) -> dict[str, Any]:
             "that there are no answers for unseen pictures to learn from. Train with repeated_folds"
         )
     require_learning_backbone(config.network, "distill")
-    fingerprint = fingerprint_of([__version__, stages.fingerprint(run, "tune"), config.distill])
+    # Not by settings alone: members that were trained again, elsewhere, may differ from earlier ones of the same run.
+    parent_id = read_manifest_of(run.path("bundle")).model_id
+    fingerprint = fingerprint_of([__version__, stages.fingerprint(run, "tune"), config.distill, parent_id])
 
     def work() -> dict[str, Any]:
         parent = load_bundle(run.path("bundle"))
@@ -117,6 +123,7 @@ def _teach(run: Run, parent: Bundle, fingerprint: str) -> tuple[pd.DataFrame, _T
     of_run = stages.fingerprint_of_members(run)
     members = [read_finished(run.path("members"), names, i, fingerprint=of_run) for i in range(len(plan.speaks_IN))]
     known_N = spoken_for(members, plan.speaks_IN, names)
+    _require_teachers(run, parent, members, frame.loc[known_N, "row_id"])
     answers = ensemble_answers(members, config.targets, plan.speaks_IN, known_N)
     frame, images_NSS = frame[known_N].reset_index(drop=True), images_NSS[known_N]
     training_N = (frame["split"] == TRAIN).to_numpy()
@@ -135,6 +142,35 @@ def _teach(run: Run, parent: Bundle, fingerprint: str) -> tuple[pd.DataFrame, _T
     uri = run.path(_WORK, f"{fingerprint}.state")
     files = distil_on_engine(task, images_NSS, uri=uri, engine=config.engine)
     return frame, _examine(run, dict(zip(names, files, strict=True)), images_NSS, training_N)
+
+
+def _require_teachers(
+    run: Run, parent: Bundle, members: Sequence[Mapping[str, MemberResult]], row_ids: pd.Series
+) -> None:
+    """Refuse answers of others than the bundle's members, and for others than stage 2 has learned from.
+
+    Raises:
+        StorageError: says what differs.
+    """
+    scoring = members[: run.config.ensemble.members]
+    remedy = (
+        f"remove {run.path('stages', 'train.json')} and {run.path('stages', 'tune.json')}, and run 'sarc-ray train' "
+        "and 'sarc-ray tune' again; members that are there are kept"
+    )
+    for name in (target.name for target in run.config.targets):
+        found = [hashlib.sha256(by_target[name].data).hexdigest() for by_target in scoring if name in by_target]
+        of_parent = sum(path.startswith(f"stage1/{name}/") for path in parent.manifest.files)
+        if found != [parent.manifest.files[member_path(name, k)] for k in range(of_parent)]:
+            raise StorageError(
+                f"{run.path('members')}: found {len(found)} members of {name}, which are not the {of_parent} of the "
+                f"bundle {parent.model_id}, so that they cannot answer for it; {remedy}"
+            )
+    predicted = storage.read_table(run.path("predictions.parquet"))["row_id"]
+    if set(predicted) != set(row_ids):
+        raise StorageError(
+            f"{run.path('members')}: these members can speak for {len(row_ids)} images, those that were trained spoke "
+            f"for {len(predicted)}; {remedy}"
+        )
 
 
 def _examine(run: Run, files: dict[str, bytes], images_NSS: ByteArray, training_N: npt.NDArray[np.bool_]) -> _Taught:
@@ -205,6 +241,8 @@ def _write(
     factors = [decisions[target.name].scale for target in spec.targets]
     origin = {
         "parent_model_id": parent.model_id,
+        # Stays when this bundle becomes the parent of a recalibrated one.
+        "distilled_from_model_id": parent.model_id,
         "stage": "distill",
         "stage1": "distilled",
         "inputs": fingerprint,

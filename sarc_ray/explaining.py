@@ -236,6 +236,7 @@ def _overlays(
                     target_label=target.label,
                     number=number,
                     model_id=bundle.model_id,
+                    of_ensemble=several,
                 )
                 name = picture_name(int(row["row_id"]), target.name, DICOM)
                 yield name, secondary_capture(overlay, sources[place])

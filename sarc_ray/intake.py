@@ -13,7 +13,7 @@ from sarc_ray.cohort.definitions import outcome_columns, outcome_labels
 from sarc_ray.cohort.schema import read_manifest
 from sarc_ray.cohort.selection import Selection, select
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, assign_splits
-from sarc_ray.errors import ManifestError, Outcome, Reason
+from sarc_ray.errors import EvaluationError, ManifestError, Outcome, Reason
 from sarc_ray.imaging.batch import stack_images
 from sarc_ray.run import Run, RunConfig
 from sarc_ray.scoring import TEXT_FEATURES, clinical_reasons, resolve_clinical
@@ -117,6 +117,7 @@ def scored_rows(run: Run, dataset: str, *, table: tuple[str, ...] | None = None)
 
 
 def _beside_scores(run: Run, dataset: str, table: tuple[str, ...], *, from_manifest: Sequence[str]) -> pd.DataFrame:
+    require_own_scores(run, *table)
     labels = internal_rows(run) if dataset == TEST_INTERNAL else external_rows(run)
     # ``outcome`` is the patient's in the labels and the row's in the score table.
     scores = tables.read(run.path(*table)).rename(columns={"outcome": "row_outcome"})
@@ -125,6 +126,29 @@ def _beside_scores(run: Run, dataset: str, table: tuple[str, ...], *, from_manif
     known = labels[[name for name in labels.columns if name == "row_id" or name not in made]]
     own = [name for name in scores.columns if name == "row_id" or name not in known.columns]
     return known.merge(scores[own], on="row_id", how="left", validate="one_to_one")
+
+
+def require_own_scores(run: Run, *table: str) -> None:
+    """Refuse scores by another bundle than the run's own: ``score --bundle ... --to ...`` writes wherever it is told.
+
+    Args:
+        run: scored.
+        table: where in the run's folder the scores lie.
+
+    Raises:
+        EvaluationError: names both models.
+    """
+    pointer = tables.read_pointer(run.path(*table))
+    found = None if pointer is None else pointer.lineage.get("model_id")
+    if found is None:
+        return
+    own = read_manifest_of(run.path("bundle")).model_id
+    if found != own:
+        name, record = table[-1], run.path("stages", f"score-{table[-1]}.json")
+        raise EvaluationError(
+            f"{run.path(*table)}: scores of model {found}, the run's bundle is {own}; remove {record}, run 'sarc-ray "
+            f"score --dataset {name}' with the run's YAML, and keep scores of other bundles in folders of their own"
+        )
 
 
 def features_known(frame: pd.DataFrame, config: RunConfig) -> pd.Series:

@@ -162,12 +162,15 @@ def _decisions(metrics: Mapping[str, Any]) -> list[str]:
 def _stage1(spec: BundleSpec, lineage: Mapping[str, Any]) -> list[str]:
     if spec.stage1 == "ensemble":
         return ["Stage 1: ensembles of neural networks predict from the radiograph, each with its uncertainty:"]
-    return [
+    told = [
         "stage1: distilled. Stage 1 is one network, taught what the ensembles of bundle",
-        f"`{lineage.get('parent_model_id', 'unknown')}` say of patients whom their members had not seen. It answers",
-        "for these with mean, aleatoric and epistemic variance. Stage 2, its calibration, its thresholds and the",
-        "figures at training are that bundle's, unchanged:",
+        f"`{lineage.get('distilled_from_model_id', 'unknown')}` say of patients whom their members had not seen. It",
+        "answers for these with mean, aleatoric and epistemic variance. A factor of sigma that was fitted for it comes",
+        "on top of that bundle's. Stage 2 and the figures at training are that bundle's,",
     ]
+    if lineage.get("stage") == "distill":
+        return [*told, "and so are calibration and thresholds, all unchanged:"]
+    return [*told, "but not the probabilities, which have been put right since:"]
 
 
 def _distillation(found: Mapping[str, Any] | None) -> list[str]:
@@ -183,6 +186,7 @@ def _distillation(found: Mapping[str, Any] | None) -> list[str]:
         for target, facts in found["targets"].items()
     ]
     score = found["score"]
+    told = "-" if score["spearman"] is None else format(score["spearman"], ".4f")
     return [
         "## Beside the ensembles",
         "",
@@ -193,7 +197,7 @@ def _distillation(found: Mapping[str, Any] | None) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
         *rows,
         "",
-        f"Scores: rank correlation {'-' if score['spearman'] is None else format(score['spearman'], '.4f')}, mean",
+        f"Scores, as distilled: rank correlation {told}, mean",
         f"absolute difference {score['mean_difference']:.4f}.",
         "",
     ]

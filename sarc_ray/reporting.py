@@ -336,6 +336,7 @@ def _archive(run: Run) -> Archive | Absent:
     pointer = tables.read_pointer(uri)
     if pointer is None:
         return Absent(reason="The archive was not scored yet; run 'sarc-ray score' with '--dataset archive'.")
+    intake.require_own_scores(run, "scores", "archive")
     keys = ["outcome", "reason", "retryable"]
     counts, n_flagged = [], 0
     for part in tables.iterate(uri, columns=[*keys, "flag"]):

@@ -1,5 +1,6 @@
 """The verb ``explain`` on real DICOM files and a real bundle: what it writes, and whom it does not name."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sarc_ray import exits, explaining
-from sarc_ray.bundle import load_bundle
+from sarc_ray.bundle import load_bundle, write_bundle
 from sarc_ray.cli import app
 from sarc_ray.cohort.schema import row_id
 from sarc_ray.errors import ConfigError, ManifestError, StorageError
@@ -23,6 +24,7 @@ from sarc_ray.simulate.anatomy import Signals
 from sarc_ray.simulate.detector import DEVICES, Header, to_dicom
 from sarc_ray.simulate.phantom import render
 from sarc_ray.stage1.saliency import grad_cam
+from tests.bundle_factory import make_distilled, make_ood
 
 BUNDLE = str(Path(__file__).parent / "golden" / "bundle" / "model")
 COMMAND = str(Path(sys.executable).parent / "sarc-ray")
@@ -260,3 +262,32 @@ def test_the_command_starts_no_ray(folder, tmp_path):
         [COMMAND, "explain", "--bundle", str(tmp_path), *arguments[3:]], capture_output=True, text=True
     )
     assert away.returncode == 6
+
+
+def test_a_distilled_bundle_has_maps_of_one_network_and_no_disagreement(folder, tmp_path):
+    parent, parts = load_bundle(BUNDLE), make_distilled(8)
+    write_bundle(
+        str(tmp_path / "bundle"),
+        members=parts,
+        ood=make_ood(parts, 8),
+        stage2=parent.stage2,
+        spec=dataclasses.replace(parent.spec, stage1="distilled"),
+        metrics={},
+        lineage={"stage": "distill"},
+    )
+    found = explaining.explain(
+        str(tmp_path / "bundle"),
+        [str(folder / f"{CANARY}-0.dcm")],
+        str(tmp_path / "out"),
+        limits=LIMITS,
+        threads=1,
+        formats=(explaining.PNG, explaining.DICOM),
+    )
+    assert found.n_pictures == 4
+    assert found.table["alm_kg_mu"].notna().all()
+    assert found.table["alm_kg_disagreement"].isna().all()
+    capture = pydicom.dcmread(tmp_path / "out" / explaining.picture_name(found.table["row_id"][0], "crt_s", "dicom"))
+    assert "(gradient-weighted activations, of one network)" in capture.DerivationDescription
+    drawn = Path(tmp_path, "out", explaining.picture_name(found.table["row_id"][0], "crt_s"))
+    with Image.open(drawn) as picture:
+        assert 500 < picture.width < 1000  # two panels of three

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from sarc_ray import evaluating, ladder, sensitivity, storage
+from sarc_ray import evaluating, intake, ladder, sensitivity, storage, tables
+from sarc_ray.errors import EvaluationError
 from sarc_ray.run import Run
 from sarc_ray.run_stage2 import choose_as_paper, finalists_table
 from sarc_ray.screen import print_headline
@@ -92,3 +93,18 @@ def test_every_table_has_the_confidence_level_of_the_plan_in_force(tuned, tmp_pa
     console = Console(file=io.StringIO(), width=120)
     print_headline(console, run)
     assert "attained (80% CI)" in console.file.getvalue()
+
+
+def test_scores_of_another_bundle_in_the_runs_folder_are_refused(tmp_path):
+    """Someone scored with the distilled bundle, and told it to write where the run's own scores were."""
+    run, bundle, _, scores = make_run(tmp_path)
+    uri = run.path("scores", "test_internal")
+    for version, model_id, found in (("v2", bundle.model_id, len(scores["test_internal"]) - 1), ("v3", "0" * 32, None)):
+        storage.write_table(storage.join(tables.parts_uri(uri, version), "part.parquet"), scores["test_internal"])
+        row_ids = scores["test_internal"]["row_id"].to_numpy()
+        tables.seal(uri, version=version, expected_row_ids=row_ids, lineage={"model_id": model_id})
+        if found is not None:
+            assert len(intake.scored_rows(run, "test_internal")) == found
+    for read in (intake.scored_rows, intake.labelled_scores):
+        with pytest.raises(EvaluationError, match=f"scores of model {'0' * 32}, the run's bundle is {bundle.model_id}"):
+            read(run, "test_internal")

@@ -12,6 +12,7 @@ import ray
 from sarc_ray import storage
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.distributed.settings import EngineConfig
+from sarc_ray.distributed.train import member_slots
 from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import member_to_bytes
 from sarc_ray.stage1.distillation import Answers, DistillConfig, distil
@@ -59,7 +60,11 @@ def distil_on_engine(task: DistillTask, images_NSS: ByteArray, *, uri: str, engi
 
     Returns:
         Files of the network's parts, one for each target, as :func:`distil` gives them in this process.
+
+    Raises:
+        ConfigError: more GPUs or threads asked for than any node has; a task would wait for them without a word.
     """
+    member_slots(task.fit.threads, engine)
     gpus = {"num_gpus": engine.gpus_per_member} if engine.gpus_per_member > 0 else {}
     work = ray.remote(num_cpus=task.fit.threads, max_retries=engine.member_retries, **gpus)(_distil)
     images_ref = ray.put(np.ascontiguousarray(images_NSS))

@@ -99,7 +99,7 @@ def train_members(
     waiting = [task for task in tasks if len(done[task.index]) < len(targets)]
     errors: dict[int, BaseException] = {}
     if waiting:
-        slots = _slots(tasks[0].fit.threads, engine)
+        slots = member_slots(tasks[0].fit.threads, engine)
         images_ref = ray.put(np.ascontiguousarray(images_NSS))
         features_ref = _shared_features(tasks[0], images_ref, len(images_NSS))
         refs = {"images": images_ref, **({"features": features_ref} if features_ref is not None else {})}
@@ -153,8 +153,12 @@ def _why(uri: str, target_name: str, index: int, error: BaseException | None) ->
     return lines[-1] if lines else type(error).__name__
 
 
-def _slots(threads: int, engine: EngineConfig) -> int:
-    """Members at once: as many as the nodes have room for, none of them on two nodes."""
+def member_slots(threads: int, engine: EngineConfig) -> int:
+    """Members at once: as many as the nodes have room for, none of them on two nodes.
+
+    Raises:
+        ConfigError: more GPUs or threads asked for than any node has.
+    """
     if engine.members_at_once is not None and engine.address != "local":
         return engine.members_at_once  # a cluster that grows on demand does not have its nodes yet
     nodes = node_resources()

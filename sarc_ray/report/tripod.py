@@ -196,6 +196,9 @@ def _building(report: Report) -> dict[str, Answer]:
     settings = report.lineage.settings
     network, fit, ensemble, stage2 = (settings[name] for name in ("network", "fit", "ensemble", "stage2"))
     weights = _ORDINALS.get(str(network["weights"]), "pre-trained on other pictures")
+    # A report of a run from before there was a choice has no such setting.
+    joint = ensemble.get("heads") == "all_targets"
+    whose = "for all targets together" if joint else "for each target"
     logs = [target.label for target in report.targets if target.transform == "log"]
     as_logarithm = f" ({', '.join(logs).lower()} as logarithm)" if logs else ""
     algorithms = ", ".join(name.replace("_", " ") for name in stage2["algorithms"])
@@ -206,7 +209,7 @@ def _building(report: Report) -> dict[str, Answer]:
             "standardised within folds for logistic regression."
         ),
         "12c": Answer(
-            f"Stage 1: for each target {ensemble['members']} networks ({network['backbone']}, {weights}), at most "
+            f"Stage 1: {whose} {ensemble['members']} networks ({network['backbone']}, {weights}), at most "
             f"{fit['epochs']} epochs, training features by {ensemble['training_features'].replace('_', ' ')}. Stage 2: "
             f"{algorithms}; {stage2['trials_per_algorithm']} trials each by {stage2['n_splits']}-fold "
             f"{stage2['n_repeats']}-repeat cross-validation grouped by patient; "

@@ -65,11 +65,17 @@ def fit_heads(
 
     Raises:
         ConfigError: the convolutions are frozen: members share these anyway.
-        ValueError: pictures and measurements do not fit together, or a target was measured in none of them.
+        ValueError: pictures and measurements do not fit together, a target was measured in none of them, or features
+            of convolutions that learn are to be cached.
         ConstantMemberError: the best epoch says the same of every tuning picture, for some target.
         TrainingError: as ``fit_member``.
     """
     require_learning_backbone(network, "ensemble.heads: all_targets")
+    if fit.cache_features:
+        raise ValueError(
+            "fit.cache_features: found true with ensemble.heads: all_targets, whose convolutions learn; features of "
+            "such cannot be cached; set fit.cache_features: false"
+        )
     y_train_TN, y_tune_TN = np.asarray(y_train_TN, dtype=np.float64), np.asarray(y_tune_TN, dtype=np.float64)
     _check_inputs(x_train_NHW, y_train_TN, x_tune_NHW, y_tune_TN, targets)
     device = pick_device(fit.device)

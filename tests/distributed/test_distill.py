@@ -1,9 +1,13 @@
 """A network distilled by the engine equals one distilled directly, and goes on from the state that was left."""
 
+import dataclasses
+
 import numpy as np
+import pytest
 
 from sarc_ray import storage
 from sarc_ray.distributed.distill import DistillTask, _distil, distil_on_engine
+from sarc_ray.errors import ConfigError
 from sarc_ray.stage1.distillation import Answers, DistillConfig
 from tests.distributed.members import N_IMAGES, make_images, make_task
 from tests.engine import engine_config
@@ -41,3 +45,17 @@ def test_distributed_equals_direct_and_resumed(ray_session, tmp_path):
     engine = distil_on_engine(task, images, uri=str(tmp_path / "engine.state"), engine=engine_config())
     assert direct == resumed == engine
     assert len(engine) == 2
+
+
+@pytest.mark.parametrize(
+    ("engine", "threads", "message"),
+    [
+        ({"gpus_per_member": 1.0}, 1, "gpus_per_member: 1.0 asked for, the largest node has 0 GPUs"),
+        ({}, 64, "fit.threads: 64 asked for, the largest node has 2 CPUs"),
+    ],
+)
+def test_resources_that_are_not_there_are_refused_instead_of_awaited(ray_session, tmp_path, engine, threads, message):
+    task = task_of()
+    task = dataclasses.replace(task, fit=dataclasses.replace(task.fit, threads=threads))
+    with pytest.raises(ConfigError, match=message):
+        distil_on_engine(task, make_images(), uri=str(tmp_path / "state"), engine=engine_config(**engine))

@@ -12,7 +12,7 @@ import pytest
 
 from sarc_ray import storage
 from sarc_ray.distributed.finished import read_finished
-from sarc_ray.distributed.train import _room, _scaling, _slots, train_members
+from sarc_ray.distributed.train import _room, _scaling, member_slots, train_members
 from sarc_ray.errors import ConfigError
 from sarc_ray.stage1.member import train_member
 from tests.distributed.members import Deadly, make_images, make_task, same
@@ -164,8 +164,8 @@ def test_resources_that_are_not_there_are_refused(ray_session, tmp_path, images,
 
 def test_a_growing_cluster_is_asked_for_what_the_configuration_says(ray_session):
     engine = engine_config(address="auto", gpus_per_member=1.0, members_at_once=5)
-    assert _slots(8, engine) == 5
-    assert _slots(1, engine_config(members_at_once=5)) == 2
+    assert member_slots(8, engine) == 5
+    assert member_slots(1, engine_config(members_at_once=5)) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Bundles made of a bundle: the golden one, whose stage 1 stays as it is."""
 
+import dataclasses
 import hashlib
 import io
 from pathlib import Path
@@ -11,13 +12,14 @@ from rich.console import Console
 from scipy.special import expit, logit
 
 from sarc_ray import storage
-from sarc_ray.bundle import Bundle, load_bundle, read_manifest_of, verify_bundle
+from sarc_ray.bundle import Bundle, load_bundle, read_manifest_of, verify_bundle, write_bundle
 from sarc_ray.cohort.schema import row_id
 from sarc_ray.errors import ConfigError, EvaluationError, ManifestError
 from sarc_ray.recalibrating.display import print_recalibrated
 from sarc_ray.recalibrating.labels import read_labelled
 from sarc_ray.recalibrating.rewrite import Recalibrated, RecalibrationRequest, recalibrate
 from sarc_ray.stage2.prevalence import present_prevalence, rebase
+from tests.bundle_factory import make_distilled, make_ood
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
 MODEL = str(GOLDEN / "model")
@@ -231,3 +233,29 @@ def test_a_small_sample_is_refused_with_what_is_needed(sample, tmp_path):
 def test_requests_that_make_no_sense(given, message):
     with pytest.raises(ConfigError, match=message):
         request(**{"to": "new", **given})
+
+
+def test_a_distilled_bundle_still_names_its_ensembles_when_it_is_recalibrated(bundle, tmp_path):
+    """Its parent is then the distilled bundle; whom the network answers for has not changed, its probabilities have."""
+    parts, ensembles = make_distilled(8), "e" * 32
+    lineage = {"stage": "distill", "parent_model_id": ensembles, "distilled_from_model_id": ensembles}
+    write_bundle(
+        str(tmp_path / "distilled"),
+        members=parts,
+        ood=make_ood(parts, 8),
+        stage2=bundle.stage2,
+        spec=dataclasses.replace(bundle.spec, stage1="distilled"),
+        metrics={},
+        lineage=lineage,
+    )
+    done = recalibrate(request(str(tmp_path / "new"), bundle=str(tmp_path / "distilled"), prevalence=0.04))
+    before, after = (
+        storage.read_text(storage.join(str(tmp_path / name), "model_card.md")) for name in ("distilled", "new")
+    )
+    for card in (before, after):
+        assert f"the ensembles of bundle\n`{ensembles}` say" in card
+    assert "all unchanged" in before
+    assert "unchanged" not in after
+    assert "not the probabilities, which have been put right since" in after
+    assert f"| parent_model_id | {done.parent_model_id} |" in after
+    assert verify_bundle(str(tmp_path / "new")).spec.stage1 == "distilled"

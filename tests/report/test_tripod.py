@@ -148,6 +148,13 @@ def test_an_outcome_of_a_column_has_no_guideline(report):
     assert answers(changed)["8a"].said == "The manifest's column finding, 0 or 1."
 
 
+def test_networks_of_all_targets_are_not_counted_for_each(report):
+    assert "Stage 1: for each target 4 networks" in answers(report)["12c"].said
+    settings = {**report.lineage.settings, "ensemble": {**report.lineage.settings["ensemble"], "heads": "all_targets"}}
+    changed = dataclasses.replace(report, lineage=dataclasses.replace(report.lineage, settings=settings))
+    assert "Stage 1: for all targets together 4 networks" in answers(changed)["12c"].said
+
+
 def test_the_page_and_the_file_hold_every_item(folder, report):
     text = (folder / html.TRIPOD_PAGE).read_text(encoding="utf-8")
     assert text.count('<th scope="row">') == len(ITEMS)

@@ -135,6 +135,8 @@ def test_a_worker_trains_one_network_and_keeps_a_member_for_each_target():
 def test_frozen_convolutions_and_unmeasured_targets_are_refused():
     with pytest.raises(ConfigError, match=r"ensemble.heads: all_targets: found with network.trainable: head"):
         fit_both(trainable="head")
+    with pytest.raises(ValueError, match=r"cache_features: found true with ensemble.heads: all_targets"):
+        fit_both(cache_features=True)
     x_NHW, y_TN = measure(60, seed=1)
     with pytest.raises(ValueError, match="y_train_TN: crt_s was measured in none of the"):
         train_member(task(y_TN=np.stack([y_TN[0], np.full(60, np.nan)])), x_NHW)
