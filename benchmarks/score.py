@@ -14,7 +14,7 @@ on 127.0.0.1, in turn, and their answers are compared: a run whose scores differ
 
 Start-up is what a run over one picture takes; rates are given with it, and after it.
 
-    python benchmarks/score.py                                   # small: sections a and b, about a minute
+    python benchmarks/score.py                                   # small: sections a and b, some minutes
     python benchmarks/score.py --full --markdown FILE --summary FILE    # the documented tables
     python benchmarks/score.py --full --only a,e --folder DIR    # some sections; objects and networks are kept in DIR
 """
