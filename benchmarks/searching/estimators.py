@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import loguniform, randint, uniform
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
 from sarc_ray.stage2.algorithms import ALGORITHMS, Choice, Integer, Real
@@ -28,8 +28,8 @@ class LogInteger:
 
 
 def unfitted(name: str, *, seed: int) -> BaseEstimator:
-    """With the defaults of its library, one thread."""
-    return ALGORITHMS[name].make({}, seed, 1)
+    """The library's own class with its defaults, one thread; cloned, because our forests have trees of their own."""
+    return clone(ALGORITHMS[name].make({}, seed, 1))
 
 
 def with_params(name: str, params: Mapping[str, Any], y_N: np.ndarray, *, seed: int) -> BaseEstimator:

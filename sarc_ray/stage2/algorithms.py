@@ -26,6 +26,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sarc_ray.errors import ConfigError, EvaluationError
+from sarc_ray.stage2.forests import extra_trees, random_forest
 
 Float: TypeAlias = npt.NDArray[np.float64]
 Params: TypeAlias = Mapping[str, Any]
@@ -124,11 +125,11 @@ class Algorithm:
 
 
 def _random_forest(params: dict[str, Any], seed: int, n_jobs: int) -> RandomForestClassifier:
-    return RandomForestClassifier(**params, random_state=seed, n_jobs=n_jobs)
+    return random_forest(**params, random_state=seed, n_jobs=n_jobs)
 
 
 def _extra_trees(params: dict[str, Any], seed: int, n_jobs: int) -> ExtraTreesClassifier:
-    return ExtraTreesClassifier(**params, random_state=seed, n_jobs=n_jobs)
+    return extra_trees(**params, random_state=seed, n_jobs=n_jobs)
 
 
 def _logistic_regression(params: dict[str, Any], seed: int, n_jobs: int) -> Pipeline:
