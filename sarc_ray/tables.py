@@ -6,7 +6,7 @@ Layout under a table's URL::
     versions/<version>/*.parquet immutable; what DuckDB, Spark, Polars and pandas read
     inputs/<version>.parquet     a hash of what decided each row, where a later run may take rows over
     work/<version>/              input, parts and job checkpoint of a run under way; removed at the seal
-    lock.json                    who writes the table, while he does
+    lock.json                    which run writes the table, while it does
     progress.json, summaries/    how a run goes and went (:mod:`sarc_ray.watching`)
 
 A reader follows the pointer and so sees the old table or the new one, never a mixture.
@@ -18,7 +18,7 @@ import io
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ def read_pointer(uri: str) -> Pointer | None:
     """The pointer of a table, or None where no table was sealed yet.
 
     Raises:
-        SchemaVersionError: the table was sealed by a newer release.
+        SchemaVersionError: the table was sealed by a newer release, or by one before tables had all these facts.
     """
     pointer_uri = storage.join(uri, "current.json")
     if not storage.exists(pointer_uri):
@@ -99,14 +99,13 @@ def read_pointer(uri: str) -> Pointer | None:
             f"{pointer_uri}: schema version {found['schema_version']}, this release reads up to {SCHEMA_VERSION}; "
             "install a newer sarc-ray"
         )
-    return Pointer(
-        version=found["version"],
-        files=tuple(found["files"]),
-        n_rows=found["n_rows"],
-        n_retryable=found["n_retryable"],
-        counts=found["counts"],
-        lineage=found["lineage"],
-    )
+    facts = [field.name for field in fields(Pointer)]
+    if absent := [name for name in facts if name not in found]:
+        raise SchemaVersionError(
+            f"{pointer_uri}: has no {', '.join(absent)}; an earlier release sealed this table. Write it again into a "
+            "new folder, or read its files by themselves"
+        )
+    return Pointer(**{**{name: found[name] for name in facts}, "files": tuple(found["files"])})
 
 
 def iterate(uri: str, *, columns: list[str] | None = None) -> Iterator[pa.Table]:

@@ -55,6 +55,12 @@ def test_refuses_a_newer_schema_and_a_table_that_is_not_there(tmp_path):
         tables.read(uri)
 
 
+def test_a_pointer_without_a_fact_is_refused_by_its_name(tmp_path):
+    storage.write_json(f"{tmp_path}/current.json", {"schema_version": 1, "version": "a", "files": [], "n_rows": 0})
+    with pytest.raises(SchemaVersionError, match="has no n_retryable, counts, lineage; an earlier release"):
+        tables.read_pointer(str(tmp_path))
+
+
 def seal_rows(uri, version, row_ids, **changes):
     write_part(uri, "a", row_ids, version=version)
     arguments = {"expected_row_ids": np.array(row_ids), "lineage": {}} | changes
