@@ -22,11 +22,20 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import pandas as pd
-from out_of_fold import ALGORITHMS, CLINICAL, Settings, draw_patients, draw_splits, predict_new, read_settings, spread
+from out_of_fold import (
+    ALGORITHMS,
+    CLINICAL,
+    Settings,
+    draw_patients,
+    draw_splits,
+    fit_stage2,
+    predict_new,
+    read_settings,
+    spread,
+)
 from rich.console import Console
 from uncertainty import as_markdown
 
-from sarc_ray.config import from_mapping, load_preset
 from sarc_ray.stage1.answers import predict_columns
 from sarc_ray.stage1.checkpoint import member_to_bytes, members_from_bytes
 from sarc_ray.stage1.distillation import DistillConfig, distil, ensemble_answers
@@ -35,12 +44,8 @@ from sarc_ray.stage1.holdout import MemberPlan, plan_members
 from sarc_ray.stage1.joint import fit_heads
 from sarc_ray.stage1.member import MemberResult, MemberTask, train_member
 from sarc_ray.stage1.predictions import predict_patients
-from sarc_ray.stage2.choice import choose
-from sarc_ray.stage2.cross_validation import evaluate_params, make_folds
 from sarc_ray.stage2.features import build_features
-from sarc_ray.stage2.model import Stage2Model, fit_final
-from sarc_ray.stage2.search import RoundSearch
-from sarc_ray.stage2.settings import Stage2Config
+from sarc_ray.stage2.model import Stage2Model
 from sarc_ray.stats import agreement, discrimination, uncertainty
 
 WAYS: dict[Heads, str] = {"one_target": "ensembles", "all_targets": "all_targets"}
@@ -196,33 +201,6 @@ def single_network(
     return pd.DataFrame(columns, index=frame.index[frame["split"] == "test"]), seconds
 
 
-def fit_stage2(frame: pd.DataFrame, settings: Settings, *, seed: int) -> dict[str, Stage2Model]:
-    """A calibrated classifier of each kind, from the training patients' out-of-fold features."""
-    names = [target.name for target in settings.targets]
-    train = frame[frame["split"] == "train"]
-    features, y_N = build_features(train, CLINICAL, names), train["outcome"].to_numpy(dtype=np.int64)
-    folds = make_folds(y_N, train["patient_id"].to_numpy(), n_splits=3, n_repeats=settings.n_repeats, seed=seed)
-    config = from_mapping(Stage2Config, load_preset("proof")["stage2"])
-    models = {}
-    for algorithm in ALGORITHMS:
-        search = RoundSearch(
-            algorithms=(algorithm,),
-            trials_per_algorithm=settings.trials,
-            trials_per_round=settings.trials,
-            minutes_per_algorithm=None,
-            prune=False,
-            seed=seed,
-        )
-        tried = []
-        while (spec := search.next()) is not None:
-            tried.append(evaluate_params(algorithm, spec.params, features, y_N, folds, seed=seed, n_jobs=1))
-        best = tried[choose(tried)]
-        models[algorithm] = fit_final(
-            algorithm, best.params, features, y_N, folds, config=config, seed=seed, n_jobs=1, cv=best
-        )
-    return models
-
-
 def target_rows(test: pd.DataFrame, of_ensembles: pd.DataFrame, settings: Settings) -> list[dict[str, object]]:
     """Per target: what is attained of the ideal, likelihood above it, and sigma beside the ideal's and the parent's."""
     rows: list[dict[str, object]] = []
@@ -287,7 +265,8 @@ def compare(
         ensembles = train(images_NSS, frame, settings, heads, seed=seed)
         own = ensembles.columns.loc[test.index]
         first = own if first is None else first
-        models = fit_stage2(frame.join(ensembles.columns), settings, seed=seed)
+        fitted = fit_stage2(frame.join(ensembles.columns), settings, seed=seed)
+        models = {algorithm: model for algorithm, (_, model) in fitted.items()}
         note(way, own, models, ensembles.seconds, ensembles.passes)
         taught, seconds = distilled(images_NSS, frame, settings, ensembles, config, seed=seed)
         note(f"distilled from {way}", taught, models, seconds, 1)

@@ -37,9 +37,9 @@ from sarc_ray.stage1.member import MemberResult, MemberTask, train_member
 from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.predictions import predict_patients
 from sarc_ray.stage2.choice import choose
-from sarc_ray.stage2.cross_validation import evaluate_params, make_folds
+from sarc_ray.stage2.cross_validation import CvResult, evaluate_params, make_folds
 from sarc_ray.stage2.features import build_features
-from sarc_ray.stage2.model import fit_final
+from sarc_ray.stage2.model import Stage2Model, fit_final
 from sarc_ray.stage2.search import RoundSearch
 from sarc_ray.stage2.settings import Stage2Config
 from sarc_ray.stats import calibration, discrimination
@@ -191,18 +191,17 @@ def feature_rows(frame: pd.DataFrame, targets: Sequence[TargetConfig]) -> list[d
     return rows
 
 
-def stage2_rows(frame: pd.DataFrame, settings: Settings, *, seed: int) -> list[dict[str, object]]:
-    """One calibrated classifier per algorithm from the training patients' features, tested on new patients."""
+def fit_stage2(frame: pd.DataFrame, settings: Settings, *, seed: int) -> dict[str, tuple[CvResult, Stage2Model]]:
+    """A calibrated classifier of each kind, and its cross-validation, from the training patients' features."""
     names = [target.name for target in settings.targets]
-    train, test = (frame[frame["split"] == split] for split in ("train", "test"))
-    features, new = (build_features(part, CLINICAL, names) for part in (train, test))
-    y_N = train["outcome"].to_numpy(dtype=np.int64)
+    train = frame[frame["split"] == "train"]
+    features, y_N = build_features(train, CLINICAL, names), train["outcome"].to_numpy(dtype=np.int64)
     folds = make_folds(y_N, train["patient_id"].to_numpy(), n_splits=3, n_repeats=settings.n_repeats, seed=seed)
     config = from_mapping(Stage2Config, load_preset("proof")["stage2"])
-    rows = []
-    for algorithm, name in ALGORITHMS.items():
+    models = {}
+    for algorithm in ALGORITHMS:
         # One round: the same trials whatever the features.
-        plan = RoundSearch(
+        search = RoundSearch(
             algorithms=(algorithm,),
             trials_per_algorithm=settings.trials,
             trials_per_round=settings.trials,
@@ -211,15 +210,23 @@ def stage2_rows(frame: pd.DataFrame, settings: Settings, *, seed: int) -> list[d
             seed=seed,
         )
         tried = []
-        while (spec := plan.next()) is not None:
+        while (spec := search.next()) is not None:
             tried.append(evaluate_params(algorithm, spec.params, features, y_N, folds, seed=seed, n_jobs=1))
-        chosen = tried[choose(tried)]
-        model = fit_final(algorithm, chosen.params, features, y_N, folds, config=config, seed=seed, n_jobs=1, cv=chosen)
-        _, score_N = model.predict(new)
-        rows.append(
-            {"classifier": name, "CV AUROC": chosen.cv_auroc_mean} | measures(test["outcome"].to_numpy(), score_N)
-        )
-    return rows
+        best = tried[choose(tried)]
+        model = fit_final(algorithm, best.params, features, y_N, folds, config=config, seed=seed, n_jobs=1, cv=best)
+        models[algorithm] = (best, model)
+    return models
+
+
+def stage2_rows(frame: pd.DataFrame, settings: Settings, *, seed: int) -> list[dict[str, object]]:
+    """Each kind of classifier, tested on new patients."""
+    test = frame[frame["split"] == "test"]
+    new, label_N = build_features(test, CLINICAL, [target.name for target in settings.targets]), test["outcome"]
+    return [
+        {"classifier": ALGORITHMS[algorithm], "CV AUROC": cv.cv_auroc_mean}
+        | measures(label_N.to_numpy(), model.predict(new)[1])
+        for algorithm, (cv, model) in fit_stage2(frame, settings, seed=seed).items()
+    ]
 
 
 def measures(label_N: np.ndarray, score_N: np.ndarray) -> dict[str, float]:

@@ -6,23 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
-from sarc_ray import storage, tables
-from sarc_ray.bundle import load_bundle, write_bundle
-from sarc_ray.cohort.schema import read_manifest
-from sarc_ray.imaging.batch import prepare_rows
-from sarc_ray.privacy import create_key_file, load_key, pseudonyms
-from sarc_ray.scoring import score_rows
-from tests import bundle_factory, dicom_factory
-from tests.engine import READ_LIMITS
+from sarc_ray import tables
+from tests.archive import N_ROWS, make_archive
 from tests.jobs.cluster import run_ray, two_nodes
 
 ROOT = Path(__file__).parents[2]
-N_ROWS = 24
 JOBS = ("prepare", "train", "tune", "score", "evaluate", "distill")
 
 
@@ -67,46 +58,6 @@ def test_jobs_refuse_what_cannot_work_with_the_exit_code_of_the_command_line(tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def write_manifest(folder):
-    """Readable radiographs, a text file, a missing object, a child, rows without BMI."""
-    rng = np.random.default_rng(8)
-    records = []
-    for number in range(N_ROWS):
-        uri = f"{folder}/images/{number:03d}.dcm"
-        if number % 8 == 3:
-            storage.write_bytes(uri, b"not a DICOM object")
-        elif number % 8 != 6:
-            noise = rng.integers(0, 60, dicom_factory.picture().shape)
-            picture = np.minimum(dicom_factory.picture() + noise, 4095).astype(np.uint16)
-            storage.write_bytes(uri, dicom_factory.make_dicom(picture))
-        records.append(
-            {
-                "image_uri": f"images/{number:03d}.dcm",
-                "patient_id": f"P{number // 2}",
-                "age_years": 30.0 if number % 8 == 1 else round(rng.uniform(41, 90), 1),
-                "sex": "FM"[number % 2],
-                "bmi_kg_m2": np.nan if number % 8 == 5 else round(rng.uniform(18, 30), 1),
-                "site": "north",
-            }
-        )
-    uri = f"{folder}/manifest.parquet"
-    storage.write_table(uri, pd.DataFrame(records))
-    return uri
-
-
-def score_directly(manifest_uri, bundle_uri, key):
-    """The table as one process makes it, in one batch, without the engine."""
-    manifest = read_manifest(manifest_uri)
-    spec = bundle_factory.SPEC
-    batch = prepare_rows(manifest["row_id"].tolist(), manifest["image_uri"].tolist(), spec.preprocess, READ_LIMITS)
-    for name in ("age_years", "sex", "bmi_kg_m2", "site"):
-        batch = batch.append_column(name, pa.array(manifest[name], from_pandas=True))
-    keys = pseudonyms(manifest["patient_id"].tolist(), key=key, purpose="patient")
-    batch = batch.append_column("patient_key", pa.array(keys))
-    table = score_rows(batch, load_bundle(bundle_uri), run_id="direct").to_pandas()
-    return table.sort_values("row_id", ignore_index=True)
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory, s3_server):
     folder = tmp_path_factory.mktemp("cluster")
@@ -115,20 +66,15 @@ def cluster(tmp_path_factory, s3_server):
 
 
 def test_a_submitted_job_writes_the_table_of_one_process(cluster, tmp_path, s3_url):
-    manifest, bundle, table = write_manifest(s3_url), f"{s3_url}/bundle", f"{s3_url}/scores"
-    members = bundle_factory.make_members(1)
-    stage2 = bundle_factory.make_stage2(members, 1)
-    ood = bundle_factory.make_ood(members, 1)
-    write_bundle(bundle, members=members, ood=ood, stage2=stage2, spec=bundle_factory.SPEC, metrics={}, lineage={})
-    create_key_file(str(tmp_path / "key"))
+    archive, table = make_archive(s3_url, tmp_path), f"{s3_url}/scores"
     # The working folder as 'ray job submit --working-dir .' would send it, less what a job does not need.
     for name in ("jobs", "sarc_ray"):
         shutil.copytree(ROOT / name, tmp_path / "work" / name, ignore=shutil.ignore_patterns("__pycache__"))
     result = run_ray(
         [
             *("job", "submit", "--working-dir", str(tmp_path / "work"), "--", "python", "jobs/score.py"),
-            *("--bundle", bundle, "--manifest", manifest, "--to", table),
-            *("--set", f"score.key_file={tmp_path / 'key'}", "--set", "engine.rows_per_block=6"),
+            *("--bundle", archive.bundle, "--manifest", archive.manifest, "--to", table),
+            *("--set", f"score.key_file={archive.key_file}", "--set", "engine.rows_per_block=6"),
         ],
         cluster,
         cwd=tmp_path,
@@ -136,7 +82,6 @@ def test_a_submitted_job_writes_the_table_of_one_process(cluster, tmp_path, s3_u
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"score: {N_ROWS} of {N_ROWS} radiographs" in result.stdout
     found = tables.read(table)
-    expected = score_directly(manifest, bundle, load_key(str(tmp_path / "key")))
-    assert found["outcome"].value_counts().to_dict() == {"scored": 12, "rejected": 6, "abstained": 6}
+    assert found["outcome"].value_counts().to_dict() == {"scored": 20, "rejected": 10, "abstained": 10}
     shared = [name for name in found.columns if name != "run_id"]
-    pd.testing.assert_frame_equal(found[shared], expected[shared], check_exact=True)
+    pd.testing.assert_frame_equal(found[shared], archive.expected[shared], check_exact=True)
