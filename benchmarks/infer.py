@@ -32,11 +32,11 @@ from networks.ensembles import Ensemble
 
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.config import from_mapping, load_preset
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.ensemble import predict_members
-from sarc_ray.stage1.fit import FitConfig, fit_member
+from sarc_ray.stage1.fit import fit_member
 from sarc_ray.stage1.folding import fold_batch_norm
-from sarc_ray.stage1.network import NetworkConfig, build_network, normalise
+from sarc_ray.stage1.network import build_network, normalise
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 
 SEED = 5
 CORES = len(os.sched_getaffinity(0))

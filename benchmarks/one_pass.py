@@ -27,8 +27,8 @@ from sarc_ray.stage1.answers import predict_columns
 from sarc_ray.stage1.checkpoint import LoadedMember, member_to_bytes, members_from_bytes
 from sarc_ray.stage1.fit import TrainedMember
 from sarc_ray.stage1.joint import build_heads, heads_of
-from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.scale import TargetScale
+from sarc_ray.stage1.settings import NetworkConfig
 
 SEED = 5
 MEMBERS = 5

@@ -36,10 +36,9 @@ from sarc_ray.distributed import cluster
 from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.distributed.train import train_members
 from sarc_ray.imaging.preprocess import PreprocessConfig
-from sarc_ray.stage1.augment import AugmentConfig
-from sarc_ray.stage1.fit import FitConfig
 from sarc_ray.stage1.member import MemberTask, train_member
-from sarc_ray.stage1.network import NetworkConfig, build_network
+from sarc_ray.stage1.network import build_network
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 
 PRESET = load_preset("proof")
 PREPROCESS = from_mapping(PreprocessConfig, PRESET["preprocess"])

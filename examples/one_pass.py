@@ -38,12 +38,13 @@ from uncertainty import as_markdown
 
 from sarc_ray.stage1.answers import predict_columns
 from sarc_ray.stage1.checkpoint import member_to_bytes, members_from_bytes
-from sarc_ray.stage1.distillation import DistillConfig, distil, ensemble_answers
-from sarc_ray.stage1.ensemble import Heads, columns_of, mixture, predict_members
+from sarc_ray.stage1.distillation import distil, ensemble_answers
+from sarc_ray.stage1.ensemble import columns_of, mixture, predict_members
 from sarc_ray.stage1.holdout import MemberPlan, plan_members
 from sarc_ray.stage1.joint import fit_heads
 from sarc_ray.stage1.member import MemberResult, MemberTask, train_member
 from sarc_ray.stage1.predictions import predict_patients
+from sarc_ray.stage1.settings import DistillConfig, Heads
 from sarc_ray.stage2.features import build_features
 from sarc_ray.stage2.model import Stage2Model
 from sarc_ray.stats import agreement, discrimination, uncertainty

@@ -28,14 +28,12 @@ from sarc_ray.cohort.definitions import OutcomeConfig, outcome_labels
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.config import from_mapping, load_preset, merge
 from sarc_ray.imaging.preprocess import PreprocessConfig
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import members_from_bytes
 from sarc_ray.stage1.ensemble import predict_members, prediction_columns
-from sarc_ray.stage1.fit import FitConfig
 from sarc_ray.stage1.holdout import TRAINING_FEATURES, MemberPlan, TrainingFeatures, plan_members
 from sarc_ray.stage1.member import MemberResult, MemberTask, train_member
-from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.predictions import predict_patients
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 from sarc_ray.stage2.choice import choose
 from sarc_ray.stage2.cross_validation import CvResult, evaluate_params, make_folds
 from sarc_ray.stage2.features import build_features

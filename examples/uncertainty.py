@@ -32,14 +32,12 @@ from sarc_ray.imaging.preprocess import PreprocessConfig, equalise, process_imag
 from sarc_ray.simulate.cohort import SimulateConfig
 from sarc_ray.simulate.other_parts import render_part
 from sarc_ray.simulate.writer import plan_chunks, write_chunk
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import LoadedMember, members_from_bytes
 from sarc_ray.stage1.ensemble import mixture, pooled_features, predict_members
-from sarc_ray.stage1.fit import FitConfig
 from sarc_ray.stage1.member import MemberTask, train_member
-from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.ood import alarm_threshold, fit_reference
 from sarc_ray.stage1.recalibration import fit_sigma_scale, recalibrate
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 from sarc_ray.stats import uncertainty
 from sarc_ray.stats.discrimination import auroc
 

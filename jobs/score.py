@@ -11,7 +11,7 @@ import argparse
 import functools
 from typing import Any
 
-from sarc_ray import exits, job, pipeline
+from sarc_ray import exits, job
 from sarc_ray.run import Run
 from sarc_ray.scoring_request import load_run_for, read_request, score_request
 
@@ -46,6 +46,8 @@ def main() -> None:
 
 def score_dataset(name: str, run: Run, tell: job.Tell, *, retry: bool) -> dict[str, Any]:
     """One of the run's data sets."""
+    from sarc_ray import pipeline  # much that a request does without
+
     return pipeline.score(run, name, tell, retry=retry)
 
 

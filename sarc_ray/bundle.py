@@ -315,6 +315,20 @@ def verify_bundle(uri: str) -> BundleManifest:
         The manifest of a bundle that is in order.
 
     Raises:
+        BundleError: as :func:`verify_files` and :func:`load_bundle`.
+        SchemaVersionError: written by a newer release.
+    """
+    verify_files(uri)
+    return load_bundle(uri).manifest
+
+
+def verify_files(uri: str) -> BundleManifest:
+    """Check the files of a bundle: each against its hash, nothing missing, nothing added. What is in them is not read.
+
+    Returns:
+        The manifest of a bundle whose files are in order.
+
+    Raises:
         BundleError: names every file that is missing, added or altered, with the expected and the found hash.
         SchemaVersionError: written by a newer release.
     """
@@ -330,7 +344,7 @@ def verify_bundle(uri: str) -> BundleManifest:
         raise BundleError(
             f"{uri}: bundle is damaged or altered; " + "; ".join(problems) + "; get it again from its source"
         )
-    return load_bundle(uri).manifest
+    return manifest
 
 
 def load_bundle(uri: str) -> Bundle:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,16 +16,16 @@ import numpy as np
 import pandas as pd
 
 from sarc_ray import __version__, evaluating, intake, stages, storage, tables
-from sarc_ray.bundle import read_manifest_of, require_preprocessing, verify_bundle
+from sarc_ray.bundle import read_manifest_of, require_preprocessing
+from sarc_ray.bundle_scoring import score_rows_with_bundle
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL, TRAIN, TUNE
 from sarc_ray.distributed import cluster
 from sarc_ray.distributed.ood import pooled_features_of
 from sarc_ray.distributed.prepare import prepare_images
-from sarc_ray.distributed.score import score_manifest
 from sarc_ray.distributed.simulate import simulate_cohorts
 from sarc_ray.distributed.train import train_members
 from sarc_ray.errors import EvaluationError
-from sarc_ray.privacy import load_key, pseudonyms
+from sarc_ray.privacy import load_key
 from sarc_ray.run import Run, RunConfig, fingerprint_of
 from sarc_ray.run_stage2 import (
     OOD_FILE,
@@ -41,12 +41,9 @@ from sarc_ray.stage1.member import MemberResult, MemberTask
 from sarc_ray.stage1.ood import fit_reference, reference_to_bytes
 from sarc_ray.stage1.predictions import predict_patients
 from sarc_ray.stage1.shortfall import FailedMember, member_name, require_members
-from sarc_ray.table_reuse import RowInputs, row_hashes
+from sarc_ray.telling import Tell, counted, silent
 from sarc_ray.tuning import Problem, fit_finalists, nested_cross_validation, search_stage2, write_search
-from sarc_ray.watching import Snapshot, Watcher
 
-# (what is counted, done, in all)
-Tell = Callable[[str, int, int], None]
 Record = dict[str, Any]
 
 
@@ -57,17 +54,13 @@ def engine(run: Run) -> Iterator[None]:
         yield
 
 
-def silent(what: str, done: int, total: int) -> None:
-    """The ``tell`` of callers that show no progress."""
-
-
 def simulate(run: Run, uri: str, tell: Tell = silent) -> Record:
     """Write the built-in cohorts under ``uri``; see :mod:`sarc_ray.simulate`."""
     config = run.config
 
     def work() -> Record:
         with cluster.session(config.engine):
-            simulate_cohorts(config.simulate, uri, seed=config.run.seed, progress=_counted(tell, "patients"))
+            simulate_cohorts(config.simulate, uri, seed=config.run.seed, progress=counted(tell, "patients"))
         return {"under": uri}
 
     fingerprint = fingerprint_of([__version__, config.simulate, config.run.seed, uri])
@@ -92,7 +85,7 @@ def prepare(run: Run, tell: Tell = silent) -> Record:
                 engine=config.engine,
                 version=fingerprint_of([__version__, config.preprocess, sorted(rows["row_id"].tolist())]),
                 lineage=stages.lineage(run, "prepare", fingerprint),
-                progress=_counted(tell, "radiographs"),
+                progress=counted(tell, "radiographs"),
             )
         return {"splits": cohort["split"].value_counts().to_dict(), "images": pointer.counts, **_retryable(pointer)}
 
@@ -117,7 +110,7 @@ def train(run: Run, tell: Tell = silent) -> Record:
                 uri=run.path("members"),
                 engine=config.engine,
                 fingerprint=stages.fingerprint_of_members(run),
-                progress=_counted(tell, "members"),
+                progress=counted(tell, "members"),
             )
             require_members(trained.failed, config.ensemble)
             first = next(found for members in trained.members if (found := members.get(config.targets[0].name)))
@@ -275,58 +268,6 @@ def score(run: Run, dataset: str, tell: Tell = silent, *, retry: bool = False) -
     return run.stage(name, fingerprint=stages.fingerprint(run, name), work=work, outputs=outputs)
 
 
-def score_rows_with_bundle(
-    manifest: pd.DataFrame,
-    *,
-    bundle_uri: str,
-    table_uri: str,
-    key: bytes,
-    run: Run,
-    tell: Tell = silent,
-    retry: bool = False,
-    manifest_uri: str | None = None,
-) -> tables.Pointer:
-    """Score any manifest with any bundle into any table; what a sealed table has already is taken over.
-
-    Args:
-        manifest: as ``read_manifest`` gives it.
-        bundle_uri: a bundle; verified before use.
-        table_uri: the score table.
-        key: secret of the patient and study keys.
-        run: gives the engine's settings and the run's name.
-        tell: progress.
-        retry: touch only the retryable rows of the sealed table.
-        manifest_uri: where the rows come from; the hash of its content goes into the table's lineage.
-    """
-    spec = verify_bundle(bundle_uri)
-    carried = ["row_id", "image_uri", "site", "device", "view", "age_years", *spec.spec.clinical_features]
-    rows = manifest[[name for name in dict.fromkeys(carried) if name in manifest]].copy()
-    rows["patient_key"] = pseudonyms(_texts(manifest["patient_id"]), key=key, purpose="patient")
-    if "study_id" in manifest:
-        rows["study_key"] = pseudonyms(_texts(manifest["study_id"]), key=key, purpose="study")
-    # The bundle's model_id covers its preprocessing.
-    inputs = RowInputs(
-        recipe=fingerprint_of([__version__, spec.model_id, run.config.score.reasons]),
-        row_id_N=rows["row_id"].to_numpy(),
-        hash_N=row_hashes(rows),
-    )
-    version = fingerprint_of([__version__, spec.model_id, inputs.hash_N.tobytes().hex(), run.config.score.reasons])
-    with cluster.session(run.config.engine):
-        return score_manifest(
-            rows,
-            table_uri,
-            bundle_uri=bundle_uri,
-            preprocess=spec.spec.preprocess,
-            engine=run.config.engine,
-            version=version,
-            lineage={**stages.lineage(run, "score", version), "model_id": spec.model_id, **_manifest(manifest_uri)},
-            inputs=inputs,
-            retry=retry,
-            n_reasons=run.config.score.reasons,
-            watcher=_shown(tell, "radiographs"),
-        )
-
-
 def evaluate(run: Run, tell: Tell = silent) -> Record:
     """Compare scores with labels by the evaluation plan; see :mod:`sarc_ray.evaluating`."""
     return evaluating.evaluate(run, tell)
@@ -405,27 +346,3 @@ def _taken_over(pointer: tables.Pointer) -> Record:
     """Rows that an earlier version of the table had already."""
     n_rows = pointer.lineage.get("n_taken_over")
     return {"taken_over": n_rows} if n_rows else {}
-
-
-def _counted(tell: Tell, what: str) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        tell(what, done, total)
-
-    return progress
-
-
-def _shown(tell: Tell, what: str) -> Watcher:
-    """Progress with what else is known of it after a semicolon."""
-
-    def watcher(now: Snapshot) -> None:
-        tell("; ".join(filter(None, (what, now.describe()))), now.done, now.total)
-
-    return watcher
-
-
-def _manifest(uri: str | None) -> Record:
-    return {} if uri is None else {"manifest_sha256": storage.content_id(uri)}
-
-
-def _texts(values: pd.Series) -> list[str | None]:
-    return [None if pd.isna(value) else str(value) for value in values]

@@ -39,12 +39,7 @@ from sarc_ray.errors import ConfigError, StorageError
 from sarc_ray.evaluation.plan import EvaluationConfig
 from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.simulate.cohort import SimulateConfig
-from sarc_ray.stage1.augment import AugmentConfig
-from sarc_ray.stage1.distillation import DistillConfig
-from sarc_ray.stage1.ensemble import EnsembleConfig
-from sarc_ray.stage1.fit import FitConfig
-from sarc_ray.stage1.network import NetworkConfig
-from sarc_ray.stage1.ood import OodConfig
+from sarc_ray.stage1.settings import AugmentConfig, DistillConfig, EnsembleConfig, FitConfig, NetworkConfig, OodConfig
 from sarc_ray.stage2.settings import Stage2Config
 
 # Known of every patient, and not measured for the outcome though its cut-offs take them into account.

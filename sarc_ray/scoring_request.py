@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sarc_ray import pipeline, tables
-from sarc_ray.bundle import verify_bundle
+from sarc_ray import tables
+from sarc_ray.bundle_scoring import score_rows_with_bundle
 from sarc_ray.cohort.schema import read_manifest
 from sarc_ray.errors import ConfigError
 from sarc_ray.privacy import load_key
 from sarc_ray.run import Run, load_run
+from sarc_ray.telling import Tell, silent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,9 +54,7 @@ def load_run_for(request: ScoringRequest, config: str | None, overrides: Sequenc
     return load_run("paper", [*own, *overrides])
 
 
-def score_request(
-    request: ScoringRequest, run: Run, tell: pipeline.Tell = pipeline.silent, *, retry: bool = False
-) -> dict[str, Any]:
+def score_request(request: ScoringRequest, run: Run, tell: Tell = silent, *, retry: bool = False) -> dict[str, Any]:
     """Score the request's manifest; a sealed table of the same bundle and rows is left as it is.
 
     Args:
@@ -75,10 +74,9 @@ def score_request(
     """
     started = time.perf_counter()
     key = load_key(run.config.score.key_file)
-    verify_bundle(request.bundle)
     manifest = read_manifest(request.manifest)
     before = tables.read_pointer(request.table)
-    pointer = pipeline.score_rows_with_bundle(
+    pointer = score_rows_with_bundle(
         manifest,
         bundle_uri=request.bundle,
         table_uri=request.table,

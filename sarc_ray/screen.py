@@ -15,11 +15,11 @@ from rich.text import Text
 
 from sarc_ray import storage
 from sarc_ray.errors import REASONS, Reason
-from sarc_ray.explaining import TABLE, Explained
 
-if TYPE_CHECKING:  # who only explains an image need not wait for the engine's imports
-    from sarc_ray.pipeline import Tell
+if TYPE_CHECKING:  # every verb shows its progress, and waits for no other's imports
+    from sarc_ray.explaining import Explained
     from sarc_ray.run import Run
+    from sarc_ray.telling import Tell
     from sarc_ray.verifying import Verification
 
 
@@ -148,6 +148,8 @@ def print_artefacts(console: Console, run: Run) -> None:
 
 def print_explained(console: Console, explained: Explained, to: str) -> None:
     """How many images were explained, why others were not, and where it all lies."""
+    from sarc_ray.explaining import TABLE  # draws, and who draws nothing need not wait for what it imports
+
     counts = explained.table["reason"].value_counts(sort=False)
     for reason, n in zip(map(Reason, map(str, counts.index)), counts, strict=True):
         why = f": {REASONS[reason].meaning}" if reason else ""

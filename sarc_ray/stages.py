@@ -13,8 +13,6 @@ from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL
 from sarc_ray.config import to_mapping
 from sarc_ray.errors import ConfigError
 from sarc_ray.run import Run, RunConfig, fingerprint_of
-from sarc_ray.stage1 import checkpoint
-from sarc_ray.stage2 import persist
 from sarc_ray.stage2.settings import Stage2Config
 
 # Keys of stage 2 (or how they begin) that decide no trial, and those that only say how many there are: a search with a
@@ -31,6 +29,8 @@ def inputs_of(run: Run, stage: str) -> Any:
     if stage == "train":
         return [fingerprint_of_members(run), config.ensemble]
     if stage == "tune":
+        from sarc_ray.stage2 import persist
+
         settings = (config.ood, config.stage2, config.clinical_features, config.outcome)
         return [fingerprint(run, "train"), *settings, config.run.seed, persist.SCHEMA_VERSION, bundle.SCHEMA_VERSION]
     if stage == "score-archive":
@@ -56,6 +56,8 @@ def fingerprint_of_members(run: Run) -> str:
     if config.ensemble.heads != "one_target":  # members of runs from before there was a choice stay what they are
         dealt = (*dealt, config.ensemble.heads)
     inputs = [fingerprint(run, "prepare"), *settings, *dealt, _weights(config), config.run.seed]
+    from sarc_ray.stage1 import checkpoint  # imports torch
+
     # A member of an older schema is trained anew, not kept for a later stage to refuse.
     inputs.append(checkpoint.SCHEMA_VERSION)
     return fingerprint_of([__version__, inputs])

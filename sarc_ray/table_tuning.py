@@ -14,10 +14,10 @@ from sarc_ray import __version__, stages, storage
 from sarc_ray.distributed import cluster
 from sarc_ray.errors import ConfigError, EvaluationError
 from sarc_ray.evaluation.algorithm_table import algorithm_table, cross_validated
-from sarc_ray.pipeline import Tell, silent
 from sarc_ray.run import Run, fingerprint_of, load_run
 from sarc_ray.stage2.model import Stage2Model
 from sarc_ray.stage2.persist import content_hash, to_bytes
+from sarc_ray.telling import Tell, silent
 from sarc_ray.tuning import Problem, fit_finalists, nested_cross_validation, search_stage2, write_search
 
 MODEL_FILE = "model.skops"

@@ -17,9 +17,10 @@ from sarc_ray.stage1.checkpoint import member_from_bytes, member_to_bytes, membe
 from sarc_ray.stage1.ensemble import pooled_features, predict_members, prediction_columns
 from sarc_ray.stage1.fit import TrainedMember
 from sarc_ray.stage1.joint import build_heads, heads_of
-from sarc_ray.stage1.network import NetworkConfig, build_network, normalise
+from sarc_ray.stage1.network import build_network, normalise
 from sarc_ray.stage1.ood import fit_reference, reference_to_bytes
 from sarc_ray.stage1.scale import TargetScale
+from sarc_ray.stage1.settings import NetworkConfig
 from sarc_ray.stage2.cross_validation import make_folds
 from sarc_ray.stage2.features import build_features
 from sarc_ray.stage2.model import Stage2Model, fit_final

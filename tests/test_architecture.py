@@ -14,7 +14,7 @@ PACKAGE = ROOT / "sarc_ray"
 ORDER = (
     ("errors",),
     ("config", "storage", "store_errors", "privacy", "object_server", "exits", "versions", "instruments"),
-    ("tables", "table_lock", "table_reuse", "watching"),
+    ("tables", "table_lock", "table_reuse", "watching", "telling"),
     ("cohort", "stats"),
     ("imaging",),
     ("simulate",),
@@ -27,7 +27,7 @@ ORDER = (
     ("tuning",),
     ("run",),
     ("intake", "stages", "plans"),
-    ("run_stage2",),
+    ("run_stage2", "bundle_scoring"),
     ("checkup",),
     ("ladder",),
     ("evaluating",),
@@ -107,6 +107,13 @@ def test_rooms_without_torch_and_ray():
 
 def test_rooms_without_ray():
     result = import_without([module for room in WITHOUT_RAY for module in modules(room)], ["ray"])
+    assert result.returncode == 0, result.stderr
+
+
+def test_who_scores_or_reads_settings_waits_for_no_library_of_learning():
+    """The workers import them; the process that hands out the work, and every command line, must not."""
+    names = ["sarc_ray.run", "sarc_ray.scoring_request", "sarc_ray.screen", "sarc_ray.cli"]
+    result = import_without(names, ["torch", "torchvision", "sklearn", "skops", "matplotlib"])
     assert result.returncode == 0, result.stderr
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from sarc_ray import distilling, intake, pipeline, reporting, stages, storage, tables
 from sarc_ray.bundle import load_bundle, read_manifest_of, require_preprocessing, verify_bundle
+from sarc_ray.bundle_scoring import score_rows_with_bundle
 from sarc_ray.distributed import train
 from sarc_ray.errors import (
     BundleError,
@@ -22,6 +23,7 @@ from sarc_ray.evaluation.rows import COLUMNS
 from sarc_ray.external_site import SiteRequest, evaluate_site, site_run
 from sarc_ray.privacy import create_key_file
 from sarc_ray.run import load_run
+from sarc_ray.telling import silent
 from sarc_ray.verifying import verify
 
 SMALL = (
@@ -312,7 +314,7 @@ def test_another_sites_table_gets_what_the_external_test_set_gets(run, tmp_path)
         bundle=None,
         label=None,
     )
-    assert evaluate_site(asked, run, pipeline.silent)["facts"]["plan"] == run.finished("evaluate")["facts"]["plan"]
+    assert evaluate_site(asked, run, silent)["facts"]["plan"] == run.finished("evaluate")["facts"]["plan"]
     site, own = (storage.read_table(other.path("results", "results.parquet")) for other in (site_run(asked, run), run))
     own = own[own["dataset"] == "test_external"]
     for metric in ("smd", "auroc_delong", "ppv_transported"):
@@ -326,7 +328,7 @@ def test_another_sites_table_gets_what_the_external_test_set_gets(run, tmp_path)
 
 def test_a_report_is_verified_until_someone_changes_a_number(run):
     reporting.report(run)
-    found = verify(run, pipeline.silent)
+    found = verify(run, silent)
     assert found.differences == ()
     assert (found.tables > 20, found.cells > 5000, found.lineage) == (
         True,
@@ -340,14 +342,14 @@ def test_a_report_is_verified_until_someone_changes_a_number(run):
     text = storage.read_text(page)
     assert f"{auroc:.3f}" in text
     storage.write_text(page, text.replace(f"{auroc:.3f}", "0.999"))
-    assert any("index.html: shows" in line and "0.999" in line for line in verify(run, pipeline.silent).differences)
+    assert any("index.html: shows" in line and "0.999" in line for line in verify(run, silent).differences)
     storage.write_bytes(page, kept[page])
     results = storage.read_table(table)
     results.loc[5, "estimate"] += 0.01
     storage.write_table(table, results)
-    assert any("results.parquet: row 6, estimate" in line for line in verify(run, pipeline.silent).differences)
+    assert any("results.parquet: row 6, estimate" in line for line in verify(run, silent).differences)
     storage.write_bytes(table, kept[table])
-    assert verify(run, pipeline.silent).differences == ()
+    assert verify(run, silent).differences == ()
 
 
 def test_the_same_command_again_does_nothing_and_a_change_redoes_what_depends_on_it(run, settings):
@@ -405,9 +407,9 @@ def test_the_bundle_is_whole_until_someone_touches_it(run, tmp_path):
 def test_a_tuned_run_is_distilled_into_one_network_that_scores(run, settings, tmp_path):
     """Another bundle, which names its parent and takes over its stage 2; every row gets its outcome as ever."""
     parent = load_bundle(run.path("bundle"))
-    facts = distilling.distill(run, pipeline.silent)["facts"]
+    facts = distilling.distill(run, silent)["facts"]
     assert (facts["parent_model_id"], facts["instead_of"]) == (parent.model_id, 9)
-    assert distilling.distill(run, pipeline.silent)["skipped"]
+    assert distilling.distill(run, silent)["skipped"]
     assert not storage.exists(run.path("distilling"))
     manifest = verify_bundle(run.path("distilled"))
     assert manifest.model_id == facts["model_id"] != parent.model_id
@@ -425,8 +427,8 @@ def test_a_tuned_run_is_distilled_into_one_network_that_scores(run, settings, tm
     assert np.median(distance_N[frame["split"] == "train"]) == pytest.approx(1.0, abs=0.3)
     rows = intake.archive_rows(run)
     table_uri = str(tmp_path / "scores")
-    pipeline.score_rows_with_bundle(
-        rows, bundle_uri=run.path("distilled"), table_uri=table_uri, key=b"0" * 32, run=run, tell=pipeline.silent
+    score_rows_with_bundle(
+        rows, bundle_uri=run.path("distilled"), table_uri=table_uri, key=b"0" * 32, run=run, tell=silent
     )
     table, of_parent = tables.read(table_uri), tables.read(run.path("scores", "archive"))
     assert table.columns.tolist() == of_parent.columns.tolist()
@@ -441,7 +443,7 @@ def test_in_sample_ensembles_are_not_distilled(run, settings, monkeypatch):
     other = load_run("demo", [*settings, "ensemble.training_features=in_sample"])
     monkeypatch.setattr(stages, "finished", lambda run, stage: {})
     with pytest.raises(ConfigError, match="no answers for unseen pictures to learn from"):
-        distilling.distill(other, pipeline.silent)
+        distilling.distill(other, silent)
 
 
 @pytest.mark.slow
@@ -457,7 +459,7 @@ def test_members_of_all_targets_share_their_convolutions_from_training_to_score(
     assert hashes[0] == hashes[1] == hashes[2]
     assert len(set(hashes[0])) == 3
     assert pipeline.score(other, "test_internal")["facts"]["counts"]["scored"] > 0
-    assert distilling.distill(other, pipeline.silent)["facts"]["instead_of"] == 9
+    assert distilling.distill(other, silent)["facts"]["instead_of"] == 9
 
 
 def test_a_member_that_fails_is_waited_for_or_done_without(run, settings, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from sarc_ray import pipeline, stages, storage
+from sarc_ray import bundle_scoring, stages, storage
 from sarc_ray.bundle import load_bundle, write_bundle
 from sarc_ray.errors import ConfigError, Reason
 from sarc_ray.imaging.batch import IMAGE_SCHEMA
@@ -162,8 +162,8 @@ def test_a_batch_of_strange_pictures_alone(bundles):
 def test_another_number_of_reasons_is_another_version(bundles, tmp_path, monkeypatch):
     """Of the table, whatever was scored; and the stages of a run notice it."""
     asked = []
-    monkeypatch.setattr(pipeline.cluster, "session", lambda engine: contextlib.nullcontext())
-    monkeypatch.setattr(pipeline, "score_manifest", lambda *_, **settings: asked.append(settings))
+    monkeypatch.setattr(bundle_scoring.cluster, "session", lambda engine: contextlib.nullcontext())
+    monkeypatch.setattr(bundle_scoring, "score_manifest", lambda *_, **settings: asked.append(settings))
     storage.write_text(str(tmp_path / "manifest.csv"), "image_uri,patient_id\n")
     manifest = pd.DataFrame({"row_id": [1], "image_uri": ["a.dcm"], "patient_id": ["p"]})
     spec_uri = str(tmp_path / "bundle")
@@ -175,7 +175,7 @@ def test_another_number_of_reasons_is_another_version(bundles, tmp_path, monkeyp
         settings = [f"run.directory={tmp_path}", f"score.reasons={n_reasons}", "data.external=null"]
         data = [f"data.{name}={tmp_path / 'manifest.csv'}" for name in ("derivation", "archive")]
         run = load_run("demo", [*settings, *data])
-        pipeline.score_rows_with_bundle(manifest, bundle_uri=spec_uri, table_uri="t", key=b"k" * 32, run=run)
+        bundle_scoring.score_rows_with_bundle(manifest, bundle_uri=spec_uri, table_uri="t", key=b"k" * 32, run=run)
         fingerprints.append([stages.fingerprint(run, f"score-{name}") for name in ("test_internal", "archive")])
     assert [settings["n_reasons"] for settings in asked] == [0, 3, 3]
     assert asked[0]["version"] != asked[1]["version"] == asked[2]["version"]

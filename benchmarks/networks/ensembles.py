@@ -16,8 +16,9 @@ from sarc_ray.config import from_mapping, load_preset
 from sarc_ray.stage1.checkpoint import LoadedMember, member_to_bytes, members_from_bytes
 from sarc_ray.stage1.fit import TrainedMember
 from sarc_ray.stage1.loop import EpochRecord
-from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, build_network, empty_network
+from sarc_ray.stage1.network import GaussianNetwork, build_network, empty_network
 from sarc_ray.stage1.scale import TargetScale
+from sarc_ray.stage1.settings import NetworkConfig
 
 # A new member's outputs hardly depend on its picture; scaled up, they do, so that comparing answers means something.
 _OUTPUT_GAIN = 30.0

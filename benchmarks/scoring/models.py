@@ -23,12 +23,11 @@ from sarc_ray.cohort.definitions import OutcomeConfig
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.config import from_mapping, load_preset
 from sarc_ray.imaging.preprocess import PreprocessConfig
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import member_to_bytes, members_from_bytes
 from sarc_ray.stage1.ensemble import pooled_features, predict_members, prediction_columns
-from sarc_ray.stage1.fit import FitConfig, fit_member
-from sarc_ray.stage1.network import NetworkConfig
+from sarc_ray.stage1.fit import fit_member
 from sarc_ray.stage1.ood import fit_reference, reference_to_bytes
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 from sarc_ray.stage2.cross_validation import make_folds
 from sarc_ray.stage2.features import build_features
 from sarc_ray.stage2.model import Stage2Model, fit_final

@@ -86,7 +86,6 @@ def score(
     Of a finished table of the same bundle, only what is new, changed or failed in the store is scored.
     """
     with console.status("loading"):
-        from sarc_ray import pipeline
         from sarc_ray.scoring_request import load_run_for, read_request, score_request
 
     request = read_request(bundle, manifest, to)
@@ -97,6 +96,8 @@ def score(
     if config is None:
         raise ConfigError("CONFIG: missing; name the run's YAML, or --bundle, --manifest and --to")
     run = load(config, set_)
+    with console.status("loading"):  # much that a request does without
+        from sarc_ray import pipeline
     with pipeline.engine(run):
         for name in dataset or run.config.data.scored_datasets():
             run_stage(run, f"score {name}", functools.partial(score_dataset, name, retry=retry))

@@ -13,13 +13,11 @@ from sarc_ray import storage
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.distributed.train import member_slots
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import member_to_bytes
-from sarc_ray.stage1.distillation import Answers, DistillConfig, distil
-from sarc_ray.stage1.fit import FitConfig
+from sarc_ray.stage1.distillation import Answers, distil
 from sarc_ray.stage1.loop import EpochRecord
-from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.runtime import ByteArray, PictureRows
+from sarc_ray.stage1.settings import AugmentConfig, DistillConfig, FitConfig, NetworkConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,8 +9,8 @@ from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.stage1.checkpoint import member_from_bytes
 from sarc_ray.stage1.ensemble import pooled_features
 from sarc_ray.stage1.features import FeatureArray
-from sarc_ray.stage1.fit import FitConfig
 from sarc_ray.stage1.runtime import ByteArray
+from sarc_ray.stage1.settings import FitConfig
 
 # Batches per task: enough to make reading the member small beside the convolutions.
 _BATCHES_PER_TASK = 16

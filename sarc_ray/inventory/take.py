@@ -23,9 +23,9 @@ from sarc_ray.distributed import cluster
 from sarc_ray.distributed.inventory import read_all_heads
 from sarc_ray.errors import ConfigError, StorageError
 from sarc_ray.imaging.heads import HEAD_SCHEMA
-from sarc_ray.pipeline import Tell, silent
 from sarc_ray.privacy import load_key, pseudonyms
 from sarc_ray.run import Run, fingerprint_of, load_run
+from sarc_ray.telling import Tell, silent
 
 _ENDINGS = (".parquet", ".csv")
 _LISTED_BETWEEN_WORDS = 1000

@@ -23,10 +23,10 @@ from sarc_ray.distributed import cluster
 from sarc_ray.distributed.sample import TimedSample, scorers_of_node, time_sample
 from sarc_ray.errors import ConfigError
 from sarc_ray.instruments import BYTES_COLUMN, seconds_column
-from sarc_ray.pipeline import Tell, silent
 from sarc_ray.planning.census import Census, take_census
 from sarc_ray.planning.estimate import READING, Cluster, Estimate, RowCost, error_of_mean, estimate
 from sarc_ray.run import Run, load_run
+from sarc_ray.telling import Tell, silent
 from sarc_ray.versions import git_commit, installed_versions
 from sarc_ray.watching import Tally
 

@@ -8,43 +8,11 @@ Shapes: B pictures, C channels, H rows, W columns; T = 2 x 3 entries of an affin
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
 
 import torch
 from torch.nn import functional
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AugmentConfig:
-    """How training pictures are varied. Every size is the half-width of a uniform draw.
-
-    Args:
-        copies: how often one epoch visits each picture, each time varied anew (1 or more); with cached features,
-            the number of varied copies that are kept beside the original (0 or more).
-        shift_fraction: shift along each axis, as a fraction of the picture's side.
-        rotation_degrees: turn about the centre.
-        horizontal_flip: mirror left and right with probability one half.
-        zoom_fraction: 0.1 draws scales of 0.9 to 1.1.
-        brightness_fraction: added to every pixel, as a fraction of the full grey scale.
-        multiply_fraction: 0.1 multiplies every pixel by 0.9 to 1.1.
-    """
-
-    copies: int
-    shift_fraction: float
-    rotation_degrees: float
-    horizontal_flip: bool
-    zoom_fraction: float
-    brightness_fraction: float
-    multiply_fraction: float
-
-    def __post_init__(self) -> None:
-        if self.copies < 0:
-            raise ValueError(f"copies: found {self.copies}, allowed: 0 or more")
-        for field in fields(self):
-            if field.name.endswith("_fraction") and not 0.0 <= getattr(self, field.name) < 1.0:
-                raise ValueError(f"{field.name}: found {getattr(self, field.name)}, allowed: 0 up to, not including, 1")
-        if not 0.0 <= self.rotation_degrees <= 180.0:
-            raise ValueError(f"rotation_degrees: found {self.rotation_degrees}, allowed: 0 to 180")
+from sarc_ray.stage1.settings import AugmentConfig
 
 
 def augment(x_BCHW: torch.Tensor, config: AugmentConfig, *, generator: torch.Generator) -> torch.Tensor:

@@ -20,8 +20,9 @@ from sarc_ray.errors import BundleError, ConfigError, SchemaVersionError
 from sarc_ray.stage1.fit import TrainedMember
 from sarc_ray.stage1.folding import fold_batch_norm
 from sarc_ray.stage1.loop import EpochRecord, State
-from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, empty_network
+from sarc_ray.stage1.network import GaussianNetwork, empty_network
 from sarc_ray.stage1.scale import TargetScale
+from sarc_ray.stage1.settings import NetworkConfig
 
 # 2 = leaky rectifiers in the dense layers; the same weights of version 1 would predict something else.
 SCHEMA_VERSION = 2

@@ -19,9 +19,8 @@ import torch
 from torch import nn
 
 from sarc_ray.cohort.schema import TargetConfig
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.ensemble import mixture
-from sarc_ray.stage1.fit import FitConfig, TrainedMember
+from sarc_ray.stage1.fit import TrainedMember
 from sarc_ray.stage1.joint import (
     build_heads,
     fingerprint_of_fit,
@@ -32,33 +31,14 @@ from sarc_ray.stage1.joint import (
 )
 from sarc_ray.stage1.loop import OnEpoch, PictureBatches, Training
 from sarc_ray.stage1.member import MemberResult
-from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.runtime import Pictures, check_pictures, pick_device, reproducible
 from sarc_ray.stage1.scale import TargetScale
+from sarc_ray.stage1.settings import AugmentConfig, DistillConfig, FitConfig, NetworkConfig
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 # Smallest standardised variance that is taught or started from: members may agree to the last digit.
 _MIN_VARIANCE = 1e-8
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DistillConfig:
-    """How one network is taught to answer for the ensemble; all else is as for a member (``network``, ``fit``, ...).
-
-    Args:
-        epochs: at most; training stops earlier as a member's does.
-        learning_rate: of Adam, at the start.
-    """
-
-    epochs: int
-    learning_rate: float
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs: found {self.epochs}, allowed: 1 or more")
-        if not 0.0 < self.learning_rate < np.inf:
-            raise ValueError(f"learning_rate: found {self.learning_rate}, allowed: above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,6 @@ import torch
 
 from sarc_ray.stage1.checkpoint import LoadedMember
 from sarc_ray.stage1.features import FeatureArray, pad_rows
-from sarc_ray.stage1.holdout import MIN_MEMBERS_REPEATED_FOLDS, TRAINING_FEATURES, TrainingFeatures
 from sarc_ray.stage1.network import normalise
 from sarc_ray.stage1.runtime import ByteArray, check_pictures, pick_device, reproducible, to_grey
 
@@ -24,62 +22,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 # A mean near zero makes sigma / mu explode; trees and regressions are better served by a ceiling.
 MAX_UNCERTAINTY_PCT = 1000.0
-RECALIBRATIONS = ("none", "scale")
-Heads = Literal["one_target", "all_targets"]
-HEADS: tuple[Heads, ...] = get_args(Heads)
 # Rows of features at once: the head's product by rows takes rows x axes x features of memory.
 _FEATURES_AT_ONCE = 32
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EnsembleConfig:
-    """How many members, whom stage 2's features of training patients come from, and whether sigma is recalibrated.
-
-    Args:
-        members: networks per target that score; at least 2, and at least 3 with ``repeated_folds``.
-        training_features: who speaks for a training patient in stage 2. ``repeated_folds``: the two members that
-            never saw the patient; no further trainings. ``ensembles_per_fold``: all members learn from all training
-            patients, and each of as many folds as members gets a whole ensemble of its own that never saw it;
-            (members + 1) times the trainings. ``in_sample``: all members see all training patients and speak for
-            them, so that stage 2 learns from memorised predictions; only to replicate studies that did so.
-        recalibration: ``scale`` multiplies each target's sigma by a factor fitted on the tune split, where that
-            improves NLL and interval calibration there; ``none`` leaves sigma as the networks say.
-        missing_allowed: members per target that may be missing in the end, after all retries. 0 waits: the training
-            stays unfinished, and the same command trains what is missing. Above 0 it goes on with fewer, as the
-            bundle then says; patients with fewer than two members that may speak for them do not teach stage 2.
-            With ``ensembles_per_fold`` each ensemble may lack so many.
-        heads: ``one_target``: a network for each member and target. ``all_targets``: a network for each member, whose
-            convolutions all targets share, each with dense layers of its own; a third of the work for three targets,
-            and what this costs in accuracy stands in the documentation.
-    """
-
-    members: int
-    training_features: TrainingFeatures
-    recalibration: Literal["none", "scale"]
-    missing_allowed: int
-    heads: Heads
-
-    def __post_init__(self) -> None:
-        if self.members < 2:
-            raise ValueError(f"members: found {self.members}, allowed: 2 or more (the epistemic part needs two)")
-        if not 0 <= self.missing_allowed <= self.members - 2:
-            raise ValueError(
-                f"missing_allowed: found {self.missing_allowed} with {self.members} members, allowed: 0 to "
-                f"{self.members - 2} (the epistemic part needs two)"
-            )
-        if self.recalibration not in RECALIBRATIONS:
-            raise ValueError(f"recalibration: found {self.recalibration!r}, allowed: {', '.join(RECALIBRATIONS)}")
-        if self.heads not in HEADS:
-            raise ValueError(f"heads: found {self.heads!r}, allowed: {', '.join(HEADS)}")
-        if self.training_features not in TRAINING_FEATURES:
-            raise ValueError(
-                f"training_features: found {self.training_features!r}, allowed: {', '.join(TRAINING_FEATURES)}"
-            )
-        if self.training_features == "repeated_folds" and self.members < MIN_MEMBERS_REPEATED_FOLDS:
-            raise ValueError(
-                f"members: found {self.members} with training_features: repeated_folds, allowed: "
-                f"{MIN_MEMBERS_REPEATED_FOLDS} or more"
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

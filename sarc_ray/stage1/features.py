@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sarc_ray.stage1.augment import AugmentConfig, augment
+from sarc_ray.stage1.augment import augment
 from sarc_ray.stage1.network import GaussianNetwork, normalise
 from sarc_ray.stage1.runtime import (
     ByteArray,
@@ -25,6 +25,7 @@ from sarc_ray.stage1.runtime import (
     reproducible,
     to_grey,
 )
+from sarc_ray.stage1.settings import AugmentConfig
 
 FeatureArray = npt.NDArray[np.float32]
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,82 +16,17 @@ import torch
 
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.errors import ConstantMemberError
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.features import CachedFeatures, FeatureArray, extract_features
 from sarc_ray.stage1.loop import EpochRecord, OnEpoch, PictureBatches, State, Training
 from sarc_ray.stage1.losses import beta_nll, gaussian_nll
-from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, build_network
-from sarc_ray.stage1.runtime import (
-    DEVICES,
-    Pictures,
-    check_pictures,
-    derive_seed,
-    pick_device,
-    pictures_differ,
-    reproducible,
-)
+from sarc_ray.stage1.network import GaussianNetwork, build_network
+from sarc_ray.stage1.runtime import Pictures, check_pictures, derive_seed, pick_device, pictures_differ, reproducible
 from sarc_ray.stage1.scale import TargetScale, fit_scale
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 
-_PRECISIONS = ("float32", "bfloat16")
 # A member whose standardised means over the tune split lie within this range is dead: all units of a layer have fallen
 # silent. Their range is then zero but for float32's rounding; one that finds nothing, or is untrained, varies by 5e-4.
 CONSTANT_RANGE = 1e-5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitConfig:
-    """How a member is trained.
-
-    Args:
-        epochs: at most; the learning rate falls along half a cosine over these, whether or not training stops early.
-        patience: epochs without a better tune NLL before training stops.
-        batch_size: pictures per step, and per batch of evaluation.
-        learning_rate: of Adam, at the start.
-        weight_decay: decoupled (AdamW); 0 is plain Adam.
-        clip_norm: gradients longer than this are shortened to it; one picture with a tiny sigma can
-            otherwise undo an epoch.
-        beta_nll: each picture's loss is weighted by its own sigma^(2 beta) while training, 0 to 1; 0 is the plain
-            likelihood (the paper), 0.5 the choice of Seitzer et al. 2022. Stopping goes by the plain likelihood.
-        threads: of torch, per member. Results depend on it, so it is fixed here and not by the machine.
-        device: ``auto`` takes CUDA where torch sees it.
-        cache_features: with ``trainable: head``, run the convolutions once and train the head on what they gave.
-        ridge_start: with ``cache_features``, predict by ridge regression on all features (penalty chosen by the tune
-            split), and train the head to correct that and to say how uncertain it is. For a few hundred patients,
-            where a head that starts from nothing stays behind ridge regression.
-        precision: ``bfloat16`` computes the convolutions of training steps in mixed precision, for GPUs; weights,
-            head, loss, early stopping and all predictions stay float32. On CPUs that were tried it is slower.
-    """
-
-    epochs: int
-    patience: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    clip_norm: float
-    beta_nll: float
-    threads: int
-    device: Literal["auto", "cpu", "cuda"]
-    cache_features: bool
-    ridge_start: bool
-    precision: Literal["float32", "bfloat16"]
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "patience", "batch_size", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: found {getattr(self, name)}, allowed: 1 or more")
-        for name in ("learning_rate", "clip_norm"):
-            if not 0.0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: found {getattr(self, name)}, allowed: above 0")
-        if not 0.0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay: found {self.weight_decay}, allowed: 0 or more")
-        if not 0.0 <= self.beta_nll <= 1.0:
-            raise ValueError(f"beta_nll: found {self.beta_nll}, allowed: 0 (plain likelihood) to 1")
-        if self.device not in DEVICES:
-            raise ValueError(f"device: found {self.device!r}, allowed: {', '.join(DEVICES)}")
-        if self.ridge_start and not self.cache_features:
-            raise ValueError("ridge_start: found true, allowed: false, or true with cache_features: true")
-        if self.precision not in _PRECISIONS:
-            raise ValueError(f"precision: found {self.precision!r}, allowed: {', '.join(_PRECISIONS)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,13 +20,13 @@ from torch import nn
 
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.errors import ConfigError, ConstantMemberError
-from sarc_ray.stage1.augment import AugmentConfig
-from sarc_ray.stage1.fit import CONSTANT_RANGE, FitConfig, TrainedMember
+from sarc_ray.stage1.fit import CONSTANT_RANGE, TrainedMember
 from sarc_ray.stage1.loop import OnEpoch, PictureBatches, State, Training
 from sarc_ray.stage1.losses import beta_nll, gaussian_nll
-from sarc_ray.stage1.network import GaussianNetwork, NetworkConfig, build_network
+from sarc_ray.stage1.network import GaussianNetwork, build_network
 from sarc_ray.stage1.runtime import Pictures, check_pictures, derive_seed, pick_device, pictures_differ, reproducible
 from sarc_ray.stage1.scale import TargetScale, fit_scale
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -17,12 +17,13 @@ import torch
 from torch import nn
 
 from sarc_ray.errors import TrainingError
-from sarc_ray.stage1.augment import AugmentConfig, augment
+from sarc_ray.stage1.augment import augment
 from sarc_ray.stage1.network import GaussianNetwork, normalise
 from sarc_ray.stage1.runtime import Pictures, derive_seed, make_generator, to_grey
+from sarc_ray.stage1.settings import AugmentConfig
 
 if TYPE_CHECKING:  # which imports this module
-    from sarc_ray.stage1.fit import FitConfig
+    from sarc_ray.stage1.settings import FitConfig
 
 State = dict[str, torch.Tensor]
 # Part of the names of all tensors of the convolutions.

@@ -15,15 +15,14 @@ import numpy.typing as npt
 
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.errors import ConstantMemberError, TrainingError
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import member_from_bytes, member_to_bytes, members_from_bytes
-from sarc_ray.stage1.ensemble import Heads, predict_from_features, predict_members
+from sarc_ray.stage1.ensemble import predict_from_features, predict_members
 from sarc_ray.stage1.features import CachedFeatures, FeatureArray
-from sarc_ray.stage1.fit import FitConfig, TrainedMember, fit_member
+from sarc_ray.stage1.fit import TrainedMember, fit_member
 from sarc_ray.stage1.joint import fit_heads
 from sarc_ray.stage1.loop import EpochRecord, OnEpoch, seed_of_state
-from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.runtime import ByteArray, PictureRows, derive_seed
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, Heads, NetworkConfig
 from sarc_ray.stage1.shortfall import member_name
 
 FloatArray = npt.NDArray[np.float64]

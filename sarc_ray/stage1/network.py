@@ -10,22 +10,17 @@ from __future__ import annotations
 import copy
 import io
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional
 
 from sarc_ray import storage
 from sarc_ray.errors import ConfigError
 from sarc_ray.stage1.ridge import fit_ridge
+from sarc_ray.stage1.settings import COMPACT, NetworkConfig
 
-COMPACT = "compact"
-TRAINABLE = ("all", "last_block", "head")
-MAX_GRID = 16
 # Channel statistics that torchvision's ImageNet weights were trained with (its models' documentation).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
@@ -42,54 +37,6 @@ HEAD_AXES = 256
 # Products of features and weights that are held at once in evaluation on a CPU: 1 MB of float32.
 _PRODUCTS_AT_ONCE = 2**18
 _COMPACT_CHANNELS = (16, 32, 64, 96)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NetworkConfig:
-    """Architecture of a member.
-
-    Args:
-        backbone: ``compact``, or a torchvision classification model that keeps its convolutions in
-            ``features`` (vgg16, densenet121, efficientnet_b0, convnext_tiny, ...).
-        weights: ``imagenet`` (torchvision's own download), ``random``, or the path or URL of a state file with the keys
-            of ``torchvision.models.<backbone>().features``, with or without the ``features.`` prefix.
-        trainable: ``all``; ``last_block`` (the convolutions after the last but one down-sampling, and the head);
-            ``head`` (dense layers only).
-        feature_blocks: blocks, counted from 1, whose maps are pooled; none means the backbone's end (the paper).
-            Only plain chains such as vgg16 and compact have blocks: the convolutions between two pooling layers.
-            What lies behind the last one named is left out. A frozen VGG16 says more about a radiograph
-            by its third block than by its last, which knows the objects of ImageNet.
-        pooling_grid: 1 averages each map over the whole picture (the paper); n over each field of an n x n grid.
-        hidden_units: widths of the dense layers between pooling and the two outputs; may be empty.
-        dropout: probability, before each dense layer.
-    """
-
-    backbone: str
-    weights: str
-    trainable: Literal["all", "last_block", "head"]
-    feature_blocks: tuple[int, ...]
-    pooling_grid: int
-    hidden_units: tuple[int, ...]
-    dropout: float
-
-    def __post_init__(self) -> None:
-        if self.trainable not in TRAINABLE:
-            raise ValueError(f"trainable: found {self.trainable!r}, allowed: {', '.join(TRAINABLE)}")
-        if any(block < 1 for block in self.feature_blocks) or len(set(self.feature_blocks)) < len(self.feature_blocks):
-            raise ValueError(f"feature_blocks: found {self.feature_blocks}, allowed: different blocks, from 1")
-        if not 1 <= self.pooling_grid <= MAX_GRID:
-            raise ValueError(f"pooling_grid: found {self.pooling_grid}, allowed: 1 to {MAX_GRID}")
-        if any(units < 1 for units in self.hidden_units):
-            raise ValueError(f"hidden_units: found {self.hidden_units}, allowed: widths of 1 or more")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout: found {self.dropout}, allowed: 0 up to, not including, 1")
-        if self.backbone != COMPACT and self.backbone not in torchvision.models.list_models(torchvision.models):
-            raise ValueError(
-                f"backbone: found {self.backbone!r}, allowed: {COMPACT} or the name of a torchvision "
-                "classification model such as vgg16"
-            )
-        if self.backbone == COMPACT and self.weights == "imagenet":
-            raise ValueError("weights: 'imagenet' has none for backbone compact; use random, or a state file's path")
 
 
 class _RowwiseLinear(nn.Linear):
@@ -328,6 +275,8 @@ def _empty_backbone(config: NetworkConfig) -> nn.Sequential:
 def _random_backbone(name: str) -> nn.Sequential:
     if name == COMPACT:
         return _compact_backbone()
+    import torchvision  # takes longer than torch itself, and the compact network has no use for it
+
     features = getattr(torchvision.models.get_model(name, weights=None), "features", None)
     if not isinstance(features, nn.Sequential):
         raise ConfigError(f"network.backbone: {name!r} has no 'features' part; allowed: for example vgg16, densenet121")
@@ -445,6 +394,8 @@ def _load_file(uri: str) -> dict[str, torch.Tensor]:
 
 
 def _download(backbone: str) -> dict[str, torch.Tensor]:
+    import torchvision
+
     weights = torchvision.models.get_model_weights(backbone).DEFAULT
     try:
         state: dict[str, torch.Tensor] = weights.get_state_dict(progress=False, check_hash=True)

@@ -34,23 +34,6 @@ _MIN_SD = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OodConfig:
-    """When a picture is too unlike the training pictures for a score.
-
-    Args:
-        false_alarm_rate: share of ordinary pictures that may be refused, for example 0.01; decides the threshold on
-            the tune split, see :func:`false_alarm_rate_held` for small ones. 0 or null: no picture is refused, and
-            the score table still has the distance.
-    """
-
-    false_alarm_rate: float | None
-
-    def __post_init__(self) -> None:
-        if self.false_alarm_rate is not None and not 0.0 <= self.false_alarm_rate < 1.0:
-            raise ValueError(f"false_alarm_rate: found {self.false_alarm_rate}, allowed: null, or 0 to below 1")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class OodReference:
     """Where the training pictures lie.
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 import torch.utils.deterministic
 
+from sarc_ray.stage1.settings import DEVICES
+
 Device = Literal["auto", "cpu", "cuda"]
-DEVICES = ("auto", "cpu", "cuda")
 ByteArray = npt.NDArray[np.uint8]
 IndexArray = npt.NDArray[np.int64]
 

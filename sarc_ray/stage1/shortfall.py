@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sarc_ray.errors import TrainingError
-from sarc_ray.stage1.ensemble import EnsembleConfig
+from sarc_ray.stage1.settings import EnsembleConfig
 
 BoolArray = npt.NDArray[np.bool_]
 # The unbiased epistemic part, a feature of stage 2, is a variance: it takes two.

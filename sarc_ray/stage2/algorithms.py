@@ -20,13 +20,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 
 from sarc_ray.errors import ConfigError, EvaluationError
-from sarc_ray.stage2.forests import extra_trees, random_forest
 
 Float: TypeAlias = npt.NDArray[np.float64]
 Params: TypeAlias = Mapping[str, Any]
@@ -124,15 +119,26 @@ class Algorithm:
     gpu: Mapping[str, Any] | None = None
 
 
-def _random_forest(params: dict[str, Any], seed: int, n_jobs: int) -> RandomForestClassifier:
+# The libraries are imported where an estimator is made: the table below is read by commands that make none.
+
+
+def _random_forest(params: dict[str, Any], seed: int, n_jobs: int) -> Any:
+    from sarc_ray.stage2.forests import random_forest
+
     return random_forest(**params, random_state=seed, n_jobs=n_jobs)
 
 
-def _extra_trees(params: dict[str, Any], seed: int, n_jobs: int) -> ExtraTreesClassifier:
+def _extra_trees(params: dict[str, Any], seed: int, n_jobs: int) -> Any:
+    from sarc_ray.stage2.forests import extra_trees
+
     return extra_trees(**params, random_state=seed, n_jobs=n_jobs)
 
 
-def _logistic_regression(params: dict[str, Any], seed: int, n_jobs: int) -> Pipeline:
+def _logistic_regression(params: dict[str, Any], seed: int, n_jobs: int) -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
     # saga is the solver that knows the elastic net; it wants features of one scale, hence the scaler.
     model = LogisticRegression(**params, solver="saga", max_iter=10_000, random_state=seed)
     return Pipeline([("scale", StandardScaler()), ("logistic", model)])
@@ -318,7 +324,8 @@ def fit(
     weight_N = np.ones(len(y_N))
     if params["class_weight"] == "balanced":
         weight_N = len(y_N) / (2.0 * np.bincount(y_N, minlength=2)[y_N])
-    key = "logistic__sample_weight" if isinstance(estimator, Pipeline) else "sample_weight"
+    # The logistic regression is a pipeline, which wants the name of the step that takes the weights.
+    key = "logistic__sample_weight" if name == "logistic_regression" else "sample_weight"
     return estimator.fit(x_NF, y_N, **{key: weight_N})
 
 

@@ -6,10 +6,8 @@ import signal
 import numpy as np
 
 from sarc_ray.cohort.schema import TargetConfig
-from sarc_ray.stage1.augment import AugmentConfig
-from sarc_ray.stage1.fit import FitConfig
 from sarc_ray.stage1.member import MemberTask
-from sarc_ray.stage1.network import NetworkConfig
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 
 N_IMAGES, SIZE_PX = 48, 32
 

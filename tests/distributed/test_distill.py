@@ -8,7 +8,8 @@ import pytest
 from sarc_ray import storage
 from sarc_ray.distributed.distill import DistillTask, _distil, distil_on_engine
 from sarc_ray.errors import ConfigError
-from sarc_ray.stage1.distillation import Answers, DistillConfig
+from sarc_ray.stage1.distillation import Answers
+from sarc_ray.stage1.settings import DistillConfig
 from tests.distributed.members import N_IMAGES, make_images, make_task
 from tests.engine import engine_config
 

@@ -6,7 +6,7 @@ import pytest
 from sarc_ray.distributed import ood
 from sarc_ray.stage1.checkpoint import member_from_bytes
 from sarc_ray.stage1.ensemble import pooled_features
-from sarc_ray.stage1.fit import FitConfig
+from sarc_ray.stage1.settings import FitConfig
 from tests import bundle_factory
 from tests.engine import engine_config
 from tests.stage1.toy import FIT

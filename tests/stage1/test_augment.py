@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sarc_ray.stage1.augment import AugmentConfig, augment
+from sarc_ray.stage1.augment import augment
+from sarc_ray.stage1.settings import AugmentConfig
 from tests.stage1.toy import AUGMENT
 
 NOTHING = {name: (False if name == "horizontal_flip" else 0 if name == "copies" else 0.0) for name in AUGMENT}

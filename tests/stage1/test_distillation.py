@@ -10,9 +10,8 @@ import torch
 
 from sarc_ray.errors import BundleError, ConfigError, TrainingError
 from sarc_ray.stage1.answers import distilled_columns, predict_columns
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import member_from_bytes, member_to_bytes, members_from_bytes, trained_from_bytes
-from sarc_ray.stage1.distillation import Answers, DistillConfig, distil, distillation_loss, ensemble_answers
+from sarc_ray.stage1.distillation import Answers, distil, distillation_loss, ensemble_answers
 from sarc_ray.stage1.ensemble import (
     distilled_from_features,
     mixture,
@@ -21,10 +20,10 @@ from sarc_ray.stage1.ensemble import (
     predict_members,
     prediction_columns,
 )
-from sarc_ray.stage1.fit import FitConfig, TrainedMember
+from sarc_ray.stage1.fit import TrainedMember
 from sarc_ray.stage1.holdout import plan_members
 from sarc_ray.stage1.member import MemberResult
-from sarc_ray.stage1.network import NetworkConfig
+from sarc_ray.stage1.settings import AugmentConfig, DistillConfig, FitConfig, NetworkConfig
 from tests.stage1.toy import AUGMENT, FIT, NETWORK, TARGET, draw_pictures, fit_toy
 
 TARGETS = (TARGET, dataclasses.replace(TARGET, name="crt_s", unit="s", transform="log"))

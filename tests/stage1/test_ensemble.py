@@ -5,10 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import load_member
 from sarc_ray.stage1.ensemble import (
-    EnsembleConfig,
     mixture,
     pooled_features,
     predict_from_features,
@@ -16,6 +14,7 @@ from sarc_ray.stage1.ensemble import (
     prediction_columns,
 )
 from sarc_ray.stage1.features import extract_features
+from sarc_ray.stage1.settings import AugmentConfig, EnsembleConfig
 from tests.stage1.toy import AUGMENT, draw_pictures, fit_toy
 
 

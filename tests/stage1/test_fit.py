@@ -10,14 +10,14 @@ import torch
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.config import from_mapping, load_preset
 from sarc_ray.errors import TrainingError
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import load_member
 from sarc_ray.stage1.ensemble import predict_members
 from sarc_ray.stage1.features import CachedFeatures, extract_features
-from sarc_ray.stage1.fit import FitConfig, TrainedMember, fit_member
+from sarc_ray.stage1.fit import TrainedMember, fit_member
 from sarc_ray.stage1.loop import cosine_learning_rate
-from sarc_ray.stage1.network import NetworkConfig, build_network
+from sarc_ray.stage1.network import build_network
 from sarc_ray.stage1.runtime import PictureRows
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 from tests.conftest import SHARED
 from tests.stage1.toy import AUGMENT, FIT, NETWORK, TARGET, draw_pictures, fit_toy
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from sarc_ray.stage1.folding import fold_batch_norm
-from sarc_ray.stage1.network import NetworkConfig, build_network
+from sarc_ray.stage1.network import build_network
+from sarc_ray.stage1.settings import NetworkConfig
 from tests.stage1.toy import NETWORK
 
 

@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from sarc_ray.errors import ConfigError
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import load_member, members_from_bytes
 from sarc_ray.stage1.ensemble import predict_members
-from sarc_ray.stage1.fit import FitConfig, TrainedMember
+from sarc_ray.stage1.fit import TrainedMember
 from sarc_ray.stage1.joint import fit_heads
 from sarc_ray.stage1.member import MemberTask, train_member, train_unit
-from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.saliency import grad_cam
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 from tests.stage1.toy import AUGMENT, FIT, NETWORK, TARGET, draw_pictures
 
 TARGETS = (TARGET, dataclasses.replace(TARGET, name="crt_s", unit="s", transform="log"))

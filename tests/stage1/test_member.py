@@ -8,10 +8,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from sarc_ray.stage1.augment import AugmentConfig
-from sarc_ray.stage1.fit import FitConfig
 from sarc_ray.stage1.member import MemberTask, train_member
-from sarc_ray.stage1.network import NetworkConfig
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 from tests.stage1.toy import AUGMENT, FIT, NETWORK, TARGET, draw_pictures
 
 

@@ -10,7 +10,8 @@ import torchvision
 
 from sarc_ray import storage
 from sarc_ray.errors import ConfigError
-from sarc_ray.stage1.network import NetworkConfig, build_network, normalise
+from sarc_ray.stage1.network import build_network, normalise
+from sarc_ray.stage1.settings import NetworkConfig
 from tests.stage1.toy import NETWORK
 
 VGG16_FILE = Path(__file__).parents[2] / ".." / "shared" / "weights" / "vgg16_features_imagenet.pth"

@@ -10,13 +10,13 @@ from sklearn.covariance import LedoitWolf
 from sarc_ray.errors import BundleError
 from sarc_ray.stage1.ood import (
     MAX_AXES,
-    OodConfig,
     alarm_threshold,
     false_alarm_rate_held,
     fit_reference,
     reference_from_bytes,
     reference_to_bytes,
 )
+from sarc_ray.stage1.settings import OodConfig
 from sarc_ray.stats.discrimination import auroc
 
 

@@ -7,8 +7,8 @@ from sklearn.linear_model import Ridge
 
 from sarc_ray.stage1.checkpoint import load_member
 from sarc_ray.stage1.ensemble import predict_members
-from sarc_ray.stage1.fit import FitConfig
 from sarc_ray.stage1.ridge import RidgeFit, fit_ridge
+from sarc_ray.stage1.settings import FitConfig
 from tests.stage1.toy import FIT, draw_pictures, fit_toy
 
 HEAD = {"trainable": "head", "cache_features": True, "ridge_start": True, "feature_blocks": (2, 4), "pooling_grid": 2}

@@ -14,9 +14,10 @@ from sarc_ray.simulate.anatomy import Signals
 from sarc_ray.simulate.cohort import simulate_features
 from sarc_ray.simulate.phantom import boxes_to_mask, render
 from sarc_ray.stage1.checkpoint import LoadedMember, load_member
-from sarc_ray.stage1.network import NetworkConfig, build_network, normalise
+from sarc_ray.stage1.network import build_network, normalise
 from sarc_ray.stage1.runtime import to_grey
 from sarc_ray.stage1.saliency import grad_cam, map_layer
+from sarc_ray.stage1.settings import NetworkConfig
 from tests.bundle_factory import SPEC
 from tests.stage1.toy import NETWORK, draw_pictures, fit_toy
 

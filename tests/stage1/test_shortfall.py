@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sarc_ray.errors import TrainingError
-from sarc_ray.stage1.ensemble import EnsembleConfig
 from sarc_ray.stage1.holdout import hold_out_pairs
+from sarc_ray.stage1.settings import EnsembleConfig
 from sarc_ray.stage1.shortfall import FailedMember, require_members, spoken_for
 
 TARGETS = ("alm_kg", "hgs_kg")

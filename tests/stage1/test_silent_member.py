@@ -15,13 +15,11 @@ from torch import nn
 
 from sarc_ray.distributed.finished import read_finished, write_finished
 from sarc_ray.errors import ConstantMemberError, TrainingError
-from sarc_ray.stage1.augment import AugmentConfig
 from sarc_ray.stage1.checkpoint import trained_from_bytes
-from sarc_ray.stage1.fit import FitConfig
 from sarc_ray.stage1.loop import seed_of_state
 from sarc_ray.stage1.member import MemberTask, train_target
-from sarc_ray.stage1.network import NetworkConfig
 from sarc_ray.stage1.runtime import PictureRows, derive_seed, pictures_differ
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 from tests.stage1.test_saliency import CHEST, CHEST_FIT, N_TRAIN, N_TUNE, simulated
 from tests.stage1.toy import AUGMENT, FIT, NETWORK, TARGET, draw_pictures, fit_toy
 

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from sarc_ray.cohort.schema import TargetConfig
-from sarc_ray.stage1.augment import AugmentConfig
-from sarc_ray.stage1.fit import FitConfig, TrainedMember, fit_member
-from sarc_ray.stage1.network import NetworkConfig
+from sarc_ray.stage1.fit import TrainedMember, fit_member
+from sarc_ray.stage1.settings import AugmentConfig, FitConfig, NetworkConfig
 
 SIDE_PX = 32
 TARGET = TargetConfig(name="alm_kg", label="ALM", unit="kg", higher_is_worse=False, transform="identity", positive=True)
