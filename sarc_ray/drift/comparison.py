@@ -218,17 +218,19 @@ def _change(binning: Binning, before_K: FloatArray, after_K: FloatArray) -> str:
     p_K, q_K = before_K / before_K.sum(), after_K / after_K.sum()
     names = ("",) * binning.n_cells if binning.kind == "number" else binning.names()
     gaps_K = np.abs(q_K - p_K)
-    if binning.kind == "number" and gaps_K[-1] < grid_distance(before_K[:-1], after_K[:-1]).distance:
-        return f"median {_median(binning, before_K):.4g} -> {_median(binning, after_K):.4g}"
+    if binning.kind == "number" and gaps_K[-1] <= grid_distance(before_K[:-1], after_K[:-1]).distance:
+        return f"median {_median(binning, before_K)} -> {_median(binning, after_K)}"
     most = len(gaps_K) - 1 if binning.kind == "number" else int(np.argmax(gaps_K))
     name = (*names, "missing")[most]
     return f"{name} {100 * p_K[most]:.1f}% -> {100 * q_K[most]:.1f}%"
 
 
-def _median(binning: Binning, counts_K: FloatArray) -> float:
-    """The upper edge of the cell that holds it; of the last cell, which has none, the lower one."""
+def _median(binning: Binning, counts_K: FloatArray) -> str:
+    """The upper edge of the cell that holds it; the two outer cells are open."""
     place = int(np.searchsorted(np.cumsum(counts_K[:-1]), counts_K[:-1].sum() / 2))
-    return binning.edges[min(place, len(binning.edges) - 1)]
+    if place == len(binning.edges):
+        return f"above {binning.edges[-1]:.4g}"
+    return f"{binning.edges[place]:.4g}" if place else f"up to {binning.edges[0]:.4g}"
 
 
 def _with_verdicts(frame: pd.DataFrame, config: DriftConfig) -> pd.DataFrame:

@@ -128,6 +128,20 @@ def test_a_gate_that_rejects_more_is_found_by_its_reason():
     assert row["change"].startswith(("(other) 0.0% -> 3", "(other) 0.0% -> 2"))
 
 
+@pytest.mark.parametrize(
+    ("now", "change"),
+    [(2000.0, "median 3000 -> up to 2999"), (4000.0, "median 3000 -> above 3000"), (3000.0, "median 3000 -> 3000")],
+)
+def test_a_value_that_all_rows_had_is_missed_whichever_way_it_goes(now, change):
+    """Such as the rows of one detector's pictures."""
+    small = population.draw(np.random.default_rng(3), 1500).assign(bmi_kg_m2=3000.0)
+    reference = to_keep(take(small), multiple_of=10, min_patients=200)
+    table = beside(later(23, n=1500).assign(bmi_kg_m2=now), reference)
+    row = table[table["grouping"] == "all"].set_index("variable").loc["bmi_kg_m2"]
+    assert row["status"] == ("stable" if now == 3000 else DRIFTED)
+    assert row["change"] == change
+
+
 def test_missing_values_and_shares_of_sites_are_found():
     frame = later(15)
     frame.loc[np.random.default_rng(2).random(len(frame)) < 0.4, "bmi_kg_m2"] = np.nan

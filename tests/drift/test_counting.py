@@ -83,6 +83,20 @@ def test_the_grid_is_made_of_quantiles_and_its_ends_are_open(counted):
     assert all(edge == float(f"{edge:.4g}") for edge in edges)
 
 
+@pytest.mark.parametrize("value", [3000.0, 2022.5, 1000.0, 0.3, 1.0, 21.73, 0.0, -5.0, -1000.0, 123456.7])
+def test_a_value_that_most_rows_have_shares_its_cell_with_no_smaller_and_no_larger_one(value):
+    frame = population.draw(np.random.default_rng(6), 1000).assign(bmi_kg_m2=value)
+    frame.loc[:99, "bmi_kg_m2"] = value + 7
+    table = population.to_arrow(frame)
+    binning = make_binnings(table, variables_of(table.schema), grid_cells=200, at_least=10)["bmi_kg_m2"]
+    assert all(edge == float(f"{edge:.4g}") for edge in binning.edges)
+    step = max(1e-3, abs(value) * 1e-2)
+    others = [value - step, value - 1e6, value + step, value + 1e6]
+    moved = [population.to_arrow(frame.assign(bmi_kg_m2=other)) for other in (value, *others)]
+    cells = [int(np.argmax(count_groups(one, {"bmi_kg_m2": binning})[0].cells["bmi_kg_m2"])) for one in moved]
+    assert cells[0] not in cells[1:]
+
+
 def test_few_rows_have_few_cells_and_rare_levels_share_one():
     frame = population.draw(np.random.default_rng(2), 400)
     frame.loc[:4, "view"] = "LATERAL"
