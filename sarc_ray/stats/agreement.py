@@ -20,6 +20,8 @@ from sarc_ray.stats.arrays import (
     normal_quantile,
 )
 
+_ROUNDING = 1e-14
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Concordance:
@@ -247,6 +249,8 @@ def proportional_bias(
     intercept = float(difference_N.mean()) - slope * float(mean_N.mean())
     rest = float(np.sum((difference_N - intercept - slope * mean_N) ** 2))
     sd = float(np.sqrt(rest / (n - 2))) if n > 2 else nan
+    # What a line leaves of equal differences, or of a straight line, is rounding of the values.
+    sd = 0.0 if sd <= _ROUNDING * max(np.abs(measured_N).max(), np.abs(predicted_N).max()) else sd
     se_slope, se_intercept = sd / np.sqrt(spread), sd * np.sqrt(1 / n + mean_N.mean() ** 2 / spread)
     t = float(stats.t.ppf(0.5 + confidence_level / 2, n - 2)) if n > 2 else nan
     return ProportionalBias(

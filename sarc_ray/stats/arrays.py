@@ -27,11 +27,16 @@ def as_finite(name: str, values: npt.ArrayLike) -> FloatArray:
     """Return ``values`` as a float64 vector of shape (N,).
 
     Raises:
-        ValueError: not numeric, not one-dimensional, empty, or with NaN or infinite values (their number is named).
+        ValueError: not real numbers (dates are none), not one-dimensional, empty, or with NaN or infinite values
+            (their number is named).
 
     >>> as_finite("alm_kg", [15, 16.5])
     array([15. , 16.5])
     """
+    dtype = getattr(values, "dtype", None)
+    # Numpy would count the days of dates, a missing one's too, and drop imaginary parts.
+    if getattr(dtype, "kind", "f") in "cmM":
+        raise ValueError(f"{name}: expected numbers, found {dtype}")
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

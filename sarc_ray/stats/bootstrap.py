@@ -279,7 +279,7 @@ def bootstrap_statistics(
         map_blocks: as in :func:`bootstrap_metrics`.
 
     Raises:
-        ValueError: no arrays, unequal lengths, n_boot < 1, an unknown kind.
+        ValueError: no arrays, no vectors, unequal lengths, n_boot < 1, an unknown kind.
 
     >>> x = np.array([1.0, 2.0, 4.0])
     >>> bootstrap_statistics(lambda x: [x.min(), x.max()], ["low", "high"], [x],
@@ -287,8 +287,8 @@ def bootstrap_statistics(
     4.0
     """
     columns = [np.asarray(array) for array in arrays]
-    if not columns or len(columns[0]) == 0:
-        raise ValueError("arrays: give at least one, with at least one row")
+    if not columns or any(column.ndim == 0 or len(column) == 0 for column in columns):
+        raise ValueError("arrays: give at least one, each with at least one row")
     check_lengths(**{f"arrays[{i}]": column for i, column in enumerate(columns)})
     n_rows = len(columns[0])
     unit_N, n_units = number_patients(patient, n_rows)
@@ -305,7 +305,10 @@ def bootstrap_statistics(
     accelerations = None
     if _check_kind(kind) == "bca":
         units = np.arange(n_rows) if unit_N is None else unit_N
-        left_out_UK = np.array([statistic(*(column[units != u] for column in columns)) for u in range(n_units)])
+        # Without the only patient there is nothing to compute anything of.
+        left_out_UK = np.full((1, len(names)), np.nan)
+        if n_units > 1:
+            left_out_UK = np.array([statistic(*(column[units != u] for column in columns)) for u in range(n_units)])
         accelerations = _jackknife_accelerations(left_out_UK)
     return summarise(
         names,
@@ -335,7 +338,7 @@ def summarise(
             estimate, or the acceleration is NaN); None for percentile intervals.
 
     Raises:
-        ValueError: a level outside (0, 1).
+        ValueError: a level outside (0, 1), another number of names than of statistics.
 
     References:
         Efron B (1987). Better bootstrap confidence intervals.
@@ -344,6 +347,8 @@ def summarise(
     BootstrapInterval(estimate=2.0, ci_low=1.5, ci_high=2.5, n_boot=4, n_degenerate=1)
     """
     tail = (1 - check_level("confidence_level", confidence_level)) / 2
+    if not len(names) == len(estimate_K) == replicates_BK.shape[1]:
+        raise ValueError(f"names: found {list(names)} for {replicates_BK.shape[1]} statistics; name each")
     intervals = {}
     for k, name in enumerate(names):
         defined = replicates_BK[np.isfinite(replicates_BK[:, k]), k]

@@ -17,6 +17,7 @@ from sarc_ray.stats.arrays import (
     as_labels,
     as_probabilities,
     check_lengths,
+    check_level,
     normal_p_value,
     normal_quantile,
 )
@@ -106,7 +107,7 @@ def citl(label: npt.ArrayLike, probability: npt.ArrayLike, *, confidence_level: 
     interval, independent rows. NaN with one class.
 
     Raises:
-        ValueError: as :func:`brier`; a probability of exactly 0 or 1, which has no logit.
+        ValueError: as :func:`brier`; a probability of exactly 0 or 1, which has no logit; a level outside (0, 1).
 
     References:
         Cox DR (1958). Two further applications of a model for binary regression. Van Calster B et al. (2016). A
@@ -137,10 +138,15 @@ def cal_slope(label: npt.ArrayLike, probability: npt.ArrayLike, *, confidence_le
     1.0
     """
     positive_N, logit_N = _logits(label, probability)
-    if np.ptp(logit_N) == 0:
+    check_level("confidence_level", confidence_level)
+    # Equal but for rounding is constant; a narrow range is not, and needs its own scale to converge.
+    if np.ptp(logit_N) <= 1e-13 * np.abs(logit_N).max():
         return Interval(estimate=float("nan"), ci_low=float("nan"), ci_high=float("nan"))
-    fit = _fit_logistic(np.column_stack([np.ones(logit_N.size), logit_N]), positive_N, offset_N=np.zeros(logit_N.size))
-    return _wald(fit, 1, confidence_level)
+    spread = float(logit_N.std())
+    scaled_N = (logit_N - logit_N.mean()) / spread
+    fit = _fit_logistic(np.column_stack([np.ones(logit_N.size), scaled_N]), positive_N, offset_N=np.zeros(logit_N.size))
+    found = _wald(fit, 1, confidence_level)
+    return Interval(estimate=found.estimate / spread, ci_low=found.ci_low / spread, ci_high=found.ci_high / spread)
 
 
 def calibration_curve(label: npt.ArrayLike, probability: npt.ArrayLike) -> CalibrationCurve:
@@ -210,7 +216,7 @@ def lowess(x_sorted: npt.ArrayLike, y: npt.ArrayLike, *, span: float, delta: flo
     check_lengths(x_sorted=x_N, y=y_N)
     if np.any(np.diff(x_N) < 0):
         raise ValueError("x_sorted: values fall; sort the rows by x first")
-    if not 0 < span <= 1 or delta < 0:
+    if not (0 < span <= 1 and delta >= 0):
         raise ValueError(f"span, delta: found {span!r}, {delta!r}; allowed: 0 < span <= 1, delta >= 0")
     if x_N.size == 1:
         return y_N.copy()

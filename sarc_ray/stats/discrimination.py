@@ -6,6 +6,7 @@ by the data. A row is positive if score >= threshold.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from sarc_ray.stats.arrays import (
     as_finite,
     as_labels,
     check_lengths,
+    check_level,
     normal_p_value,
     normal_quantile,
 )
@@ -40,12 +42,22 @@ class AurocComparison:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Confusion:
-    """The four cells of a decision; numbers or arrays of one shape (one element per bootstrap replicate)."""
+    """The four cells of a decision; numbers or arrays of one shape (one element per bootstrap replicate).
+
+    Raises:
+        ValueError: negative, missing or infinite counts.
+    """
 
     tp: npt.NDArray[np.float64] | float
     fp: npt.NDArray[np.float64] | float
     fn: npt.NDArray[np.float64] | float
     tn: npt.NDArray[np.float64] | float
+
+    def __post_init__(self) -> None:
+        for name, cell in (("tp", self.tp), ("fp", self.fp), ("fn", self.fn), ("tn", self.tn)):
+            # A comparison with NaN is false.
+            if not (np.greater_equal(cell, 0) & np.less(cell, np.inf)).all():
+                raise ValueError(f"{name}: found {cell}; allowed: finite counts from 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +146,7 @@ def delong_variance(label: npt.ArrayLike, score: npt.ArrayLike) -> float:
     0.024691
     """
     positive_N, score_N = _checked(label, score)
-    return float(_delong_covariance(positive_N, score_N[None, :])[0, 0])
+    return _delong_variance(positive_N, score_N)
 
 
 def delong_paired(
@@ -164,8 +176,7 @@ def delong_paired(
     """
     positive_N, a_N = _checked(label, score_a)
     _, b_N = _checked(label, score_b)
-    covariance = _delong_covariance(positive_N, np.stack([a_N, b_N]))
-    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    variance = _delong_variance(positive_N, a_N, b_N)
     return _comparison(auroc(label, a_N), auroc(label, b_N), variance, np.inf, confidence_level)
 
 
@@ -180,7 +191,7 @@ def delong_unpaired(
     """Compare AUROCs of two disjoint sets of patients (two-sided, t reference with Welch's degrees of freedom).
 
     Raises:
-        ValueError: as :func:`auroc`.
+        ValueError: as :func:`auroc`; a level outside (0, 1).
 
     References:
         DeLong et al. (1988); Welch BL (1947) for the degrees of freedom, with the variances of the two areas in the
@@ -190,6 +201,7 @@ def delong_unpaired(
     >>> delong_unpaired(y, s, y, s, confidence_level=0.95).p_value
     1.0
     """
+    check_level("confidence_level", confidence_level)
     variance_a, variance_b = delong_variance(label_a, score_a), delong_variance(label_b, score_b)
     variance = variance_a + variance_b
     n_a, n_b = np.asarray(label_a).size, np.asarray(label_b).size
@@ -374,7 +386,7 @@ def wilson_interval(n_hits: int, n: int, *, confidence_level: float) -> Interval
     """Proportion with Wilson's score interval, without continuity correction; NaN for n = 0.
 
     Raises:
-        ValueError: negative counts, or more hits than n.
+        ValueError: negative or infinite counts, more hits than n, a level outside (0, 1).
 
     References:
         Wilson EB (1927). Probable inference, the law of succession, and statistical inference.
@@ -384,14 +396,16 @@ def wilson_interval(n_hits: int, n: int, *, confidence_level: float) -> Interval
     (0.6825, 0.9314)
     """
     quantile = normal_quantile(confidence_level)
-    if not 0 <= n_hits <= n:
+    if not 0 <= n_hits <= n < np.inf:
         raise ValueError(f"n_hits: found {n_hits} of n = {n}; allowed: 0 to n")
     if n == 0:
         return Interval(estimate=float("nan"), ci_low=float("nan"), ci_high=float("nan"))
     share = n_hits / n
     centre = (share + quantile**2 / (2 * n)) / (1 + quantile**2 / n)
     half_width = quantile * np.sqrt(share * (1 - share) / n + quantile**2 / (4 * n**2)) / (1 + quantile**2 / n)
-    low, high = max(0.0, centre - half_width), min(1.0, centre + half_width)
+    # Rounding must not put a share of 0 or 1 outside its interval.
+    low = max(0.0, centre - half_width) if n_hits > 0 else 0.0
+    high = min(1.0, centre + half_width) if n_hits < n else 1.0
     return Interval(estimate=share, ci_low=float(low), ci_high=float(high))
 
 
@@ -425,23 +439,31 @@ def _cumulative(label: npt.ArrayLike, score: npt.ArrayLike) -> tuple[FloatArray,
     return score_N[last_G], tp_G, fp_G, float(tp_G[-1]), float(fp_G[-1])
 
 
-def _delong_covariance(positive_N: BoolArray, score_KN: FloatArray) -> FloatArray:
-    """Covariance matrix (K, K) of K correlated AUROCs by midranks."""
-    n_scores = score_KN.shape[0]
+def _delong_variance(positive_N: BoolArray, *scores_N: FloatArray) -> float:
+    """Variance of one AUROC, or of the difference of two of the same rows (first - second), by midranks.
+
+    The components are subtracted row by row: covariances of nearly equal scores would cancel to rounding.
+    """
     n_positive, n_negative = int(positive_N.sum()), int((~positive_N).sum())
     if min(n_positive, n_negative) < 2:
-        return np.full((n_scores, n_scores), np.nan)
-    all_KN = stats.rankdata(score_KN, axis=1)
-    positive_KM = (all_KN[:, positive_N] - stats.rankdata(score_KN[:, positive_N], axis=1)) / n_negative
-    negative_KL = 1 - (all_KN[:, ~positive_N] - stats.rankdata(score_KN[:, ~positive_N], axis=1)) / n_positive
-    covariance = np.cov(positive_KM, ddof=1) / n_positive + np.cov(negative_KL, ddof=1) / n_negative
-    return np.atleast_2d(covariance)
+        return float("nan")
+    of_positives, of_negatives = zip(*(_components(positive_N, score_N) for score_N in scores_N), strict=True)
+    differences = (functools.reduce(np.subtract, parts) for parts in (of_positives, of_negatives))
+    return sum(float(part.var(ddof=1)) / part.size for part in differences)
+
+
+def _components(positive_N: BoolArray, score_N: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Share of the negatives below each positive, and of the positives above each negative; ties count half."""
+    rank_N = stats.rankdata(score_N)
+    below = (rank_N[positive_N] - stats.rankdata(score_N[positive_N])) / np.count_nonzero(~positive_N)
+    above = 1 - (rank_N[~positive_N] - stats.rankdata(score_N[~positive_N])) / np.count_nonzero(positive_N)
+    return below, above
 
 
 def _comparison(area_a: float, area_b: float, variance: float, df: float, confidence_level: float) -> AurocComparison:
     difference = area_a - area_b
-    # Variances are sums of squares of ranks over n; anything below this is rounding of an exact zero.
-    variance = 0.0 if variance < 1e-15 else variance
+    # What is left of an exact zero is rounding, about 1e-33. Variances are at least (2 n_positive n_negative)^-2.
+    variance = 0.0 if variance < 1e-30 else variance
     if variance == 0:
         statistic = 0.0 if abs(difference) < 1e-12 else float("nan")
     else:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from sarc_ray.stats.arrays import FloatArray
+from sarc_ray.stats.arrays import FloatArray, as_finite
 
 # What an empty cell counts as, since a logarithm needs something; half an observation says "fewer than one".
 EMPTY_CELL = 0.5
@@ -137,7 +137,7 @@ def distance_p_value(distance: float, *, n_reference: float, n_current: float) -
         NaN where the distance is NaN.
 
     Raises:
-        ValueError: a number of units that is not positive.
+        ValueError: a number of units that is not positive, a distance outside [0, 1].
 
     References:
         Hodges JL (1958). The significance probability of the Smirnov two-sample test. Arkiv foer Matematik 3:469-486.
@@ -146,8 +146,11 @@ def distance_p_value(distance: float, *, n_reference: float, n_current: float) -
     0.0661
     """
     _check_units(n_reference, n_current)
-    if not np.isfinite(distance):
+    if np.isnan(distance):
         return float("nan")
+    # Sums of shares may end a rounding above 1.
+    if not 0 <= distance <= 1 + 1e-9:
+        raise ValueError(f"distance: found {distance!r}; allowed: 0 to 1")
     effective = n_reference * n_current / (n_reference + n_current)
     return float(np.clip(stats.kstwo.sf(distance, max(1, round(effective))), 0.0, 1.0))
 
@@ -162,10 +165,18 @@ def coarse_cells(reference_K: npt.ArrayLike, n_cells: int) -> npt.NDArray[np.int
     Returns:
         Indices from 0 without gaps, ascending, shape (K,).
 
+    Raises:
+        ValueError: negative or infinite counts, none at all, n_cells below 1.
+
     >>> coarse_cells([1, 1, 1, 1, 4], 2)
     array([0, 0, 0, 0, 1])
     """
-    counts_K = np.asarray(reference_K, dtype=np.float64)
+    counts_K = as_finite("counts", reference_K)
+    if counts_K.min() < 0 or counts_K.sum() == 0 or n_cells < 1:
+        raise ValueError(
+            f"counts, n_cells: found {counts_K.sum():g} in all, the least {counts_K.min():g}, and {n_cells} cells; "
+            "allowed: counts of 0 or more, not all 0; 1 cell or more"
+        )
     # Rounding up puts a cell that ends at a border into the coarse cell below it; 1e-9 lets 0.3000000001 be 0.3.
     wanted_K = np.ceil(np.cumsum(counts_K) / counts_K.sum() * n_cells - 1e-9).clip(1, n_cells)
     return np.unique(wanted_K, return_inverse=True)[1].astype(np.int64)

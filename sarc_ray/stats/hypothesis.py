@@ -45,10 +45,19 @@ def t_test(a: npt.ArrayLike, b: npt.ArrayLike, *, equal_variances: bool = True) 
     """
     a_A, b_B = as_finite("a", a), as_finite("b", b)
     name = "t (pooled)" if equal_variances else "t (Welch)"
-    if min(a_A.size, b_B.size) < 2 or (np.ptp(a_A) == 0 and np.ptp(b_B) == 0):
+    if min(a_A.size, b_B.size) < 2:
         return _undefined(name)
-    result = stats.ttest_ind(a_A, b_B, equal_var=equal_variances)
-    return GroupTest(name=name, statistic=float(result.statistic), df=float(result.df), p_value=float(result.pvalue))
+    of_a, of_b = (_sd(values) ** 2 / values.size for values in (a_A, b_B))
+    if of_a + of_b == 0:
+        return _undefined(name)
+    df = (of_a + of_b) ** 2 / (of_a**2 / (a_A.size - 1) + of_b**2 / (b_B.size - 1))
+    if equal_variances:
+        df = a_A.size + b_B.size - 2
+    # From moments: of a group of equal values scipy would take the rounding of their mean for spread, and warn.
+    result = stats.ttest_ind_from_stats(
+        a_A.mean(), _sd(a_A), a_A.size, b_B.mean(), _sd(b_B), b_B.size, equal_var=equal_variances
+    )
+    return GroupTest(name=name, statistic=float(result[0]), df=float(df), p_value=float(result[1]))
 
 
 def rank_sum(a: npt.ArrayLike, b: npt.ArrayLike) -> GroupTest:
@@ -78,7 +87,7 @@ def chi_square(counts: npt.ArrayLike, *, yates: bool = False) -> GroupTest:
 
     Args:
         counts: contingency table, shape (rows, columns).
-        yates: continuity correction; applies to 2 x 2 tables only.
+        yates: continuity correction; applies to 2 x 2 tables only (the test's name says whether).
 
     Returns:
         NaN where a row or a column is empty.
@@ -93,7 +102,7 @@ def chi_square(counts: npt.ArrayLike, *, yates: bool = False) -> GroupTest:
     0.045
     """
     table = _as_table(counts)
-    name = "chi-square (Yates)" if yates else "chi-square"
+    name = "chi-square (Yates)" if yates and table.shape == (2, 2) else "chi-square"
     if (table.sum(axis=0) == 0).any() or (table.sum(axis=1) == 0).any():
         return _undefined(name)
     result = stats.chi2_contingency(table, correction=yates)
@@ -189,7 +198,7 @@ def smd_means(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     a_A, b_B = as_finite("a", a), as_finite("b", b)
     if min(a_A.size, b_B.size) < 2:
         return float("nan")
-    pooled = float(np.sqrt((a_A.var(ddof=1) + b_B.var(ddof=1)) / 2))
+    pooled = float(np.sqrt((_sd(a_A) ** 2 + _sd(b_B) ** 2) / 2))
     return float(a_A.mean() - b_B.mean()) / pooled if pooled > 0 else float("nan")
 
 
@@ -242,6 +251,11 @@ def holm(p_values: npt.ArrayLike) -> FloatArray:
     scaled = p_K[rising] * np.arange(rising.size, 0, -1)
     adjusted_K[rising] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return adjusted_K
+
+
+def _sd(values_A: FloatArray) -> float:
+    """SD with ddof 1; exactly 0 for equal values, whose mean may be another number by rounding."""
+    return float(values_A.std(ddof=1)) if np.ptp(values_A) > 0 else 0.0
 
 
 def _undefined(name: str) -> GroupTest:

@@ -19,7 +19,7 @@ def exact_interval(n_hits: int, n: int, *, confidence_level: float) -> Interval:
     It covers at least as often as it says, usually more often: Wilson's is nearer on average.
 
     Raises:
-        ValueError: negative counts, more hits than n, a level outside (0, 1).
+        ValueError: negative or infinite counts, more hits than n, a level outside (0, 1).
 
     References:
         Clopper CJ, Pearson ES (1934). The use of confidence or fiducial limits illustrated in the case of the binomial.
@@ -29,7 +29,7 @@ def exact_interval(n_hits: int, n: int, *, confidence_level: float) -> Interval:
     (0.6721, 0.9472)
     """
     tail = (1 - check_level("confidence_level", confidence_level)) / 2
-    if not 0 <= n_hits <= n:
+    if not 0 <= n_hits <= n < np.inf:
         raise ValueError(f"n_hits: found {n_hits} of n = {n}; allowed: 0 to n")
     if n == 0:
         return Interval(estimate=float("nan"), ci_low=float("nan"), ci_high=float("nan"))
@@ -52,7 +52,7 @@ def positive_likelihood_ratio(cells: Confusion, *, confidence_level: float) -> I
         interval (NaN) where TP or FP is 0.
 
     Raises:
-        ValueError: negative or infinite counts, a level outside (0, 1).
+        ValueError: a level outside (0, 1).
 
     References:
         Simel DL, Samsa GP, Matchar DB (1991). Likelihood ratios with confidence: sample size estimation for
@@ -80,10 +80,7 @@ def negative_likelihood_ratio(cells: Confusion, *, confidence_level: float) -> I
 
 
 def _counts(cells: Confusion) -> tuple[float, float, float, float]:
-    tp, fp, fn, tn = (float(cell) for cell in (cells.tp, cells.fp, cells.fn, cells.tn))
-    if not all(0 <= count < np.inf for count in (tp, fp, fn, tn)):
-        raise ValueError(f"cells: found {cells}; allowed: finite counts from 0")
-    return tp, fp, fn, tn
+    return float(cells.tp), float(cells.fp), float(cells.fn), float(cells.tn)
 
 
 def _ratio_of_shares(hits: float, n: float, other_hits: float, other_n: float, confidence_level: float) -> Interval:

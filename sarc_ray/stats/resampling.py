@@ -56,7 +56,7 @@ def number_patients(patient: npt.ArrayLike | None, n_rows: int) -> tuple[IntArra
         The patient's number of each row, shape (N,), or None; and how many patients there are.
 
     Raises:
-        ValueError: not one patient per row.
+        ValueError: not one patient per row, or a missing one.
 
     >>> number_patients(["b", "a", "b"], 3)
     (array([1, 0, 1]), 2)
@@ -66,7 +66,13 @@ def number_patients(patient: npt.ArrayLike | None, n_rows: int) -> tuple[IntArra
     patients: npt.NDArray[Any] = np.asarray(patient)
     if patients.shape != (n_rows,):
         raise ValueError(f"patient: expected shape ({n_rows},), found {patients.shape}")
-    names, unit_N = np.unique(patients, return_inverse=True)
+    try:
+        names, unit_N = np.unique(patients, return_inverse=True)
+        missing = any(name is None for name in names[:1]) or bool((names != names).any())
+    except TypeError as error:
+        raise ValueError(f"patient: expected names of one kind, none of them missing: {error}") from error
+    if missing:
+        raise ValueError("patient: some are missing; all their rows would count as one patient's; name every patient")
     return (None, n_rows) if names.size == n_rows else (unit_N.astype(np.int64), int(names.size))
 
 

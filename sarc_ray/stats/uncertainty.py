@@ -157,7 +157,9 @@ def risk_coverage(error: npt.ArrayLike, uncertainty: npt.ArrayLike) -> RiskCover
     risk_N = np.cumsum(np.repeat(mean_G, size_G)) / kept_N
     area, best = float(risk_N.mean()), float((np.cumsum(np.sort(error_N)) / kept_N).mean())
     mean = float(error_N.mean())
-    gain = (mean - area) / (mean - best) if error_N.max() > error_N.min() else float("nan")
+    # The mean of equal errors is theirs but for rounding.
+    room = mean - best
+    gain = (mean - area) / room if room > 1e-13 * float(np.abs(error_N).max()) else float("nan")
     return RiskCoverage(coverage_N=kept_N / error_N.size, risk_N=risk_N, area=area, area_best=best, gain=gain)
 
 

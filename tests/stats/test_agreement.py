@@ -179,3 +179,11 @@ def test_proportional_bias_where_there_is_no_line():
     two = agreement.proportional_bias([1, 2], [1, 3], confidence_level=0.95)
     assert two.slope.estimate == pytest.approx(2 / 3)
     assert np.isnan([two.slope.ci_low, two.residual_sd, two.p_value]).all()
+
+
+@pytest.mark.parametrize("predicted", [[0.2, 0.3, 0.4, 0.8], [0.11, 0.22, 0.33, 0.77]])
+def test_what_rounding_leaves_of_a_line_is_not_tested(predicted):
+    """Equal differences, and differences that grow by a tenth: no residual but that of floating point."""
+    line = agreement.proportional_bias([0.1, 0.2, 0.3, 0.7], predicted, confidence_level=0.95)
+    assert np.isnan(line.p_value)
+    assert line.residual_sd == 0

@@ -368,3 +368,32 @@ def test_bca_covers_better_than_percentile_where_the_statistic_is_skewed():
             hits[kind] += interval.ci_low <= 0.09 / 0.26 <= interval.ci_high
     assert abs(hits["bca"] / 1000 - 0.9) < 0.03
     assert abs(hits["bca"] - 900) <= abs(hits["percentile"] - 900) + 10
+
+
+@pytest.mark.parametrize(
+    "patient",
+    [[1, 2, np.nan, np.nan], ["a", "b", None, "c"], [None] * 4, np.array(["NaT"] * 4, dtype="datetime64[D]")],
+)
+def test_a_missing_patient_is_refused_and_no_patient_of_its_own(patient):
+    with pytest.raises(ValueError, match="missing"):
+        bootstrap.bootstrap_metrics(
+            [0, 0, 1, 1], [0.1, 0.4, 0.3, 0.8], [0, 1, 0, 1], patient=patient, n_boot=5, confidence_level=0.9, seed=1
+        )
+
+
+def test_the_only_patient_is_never_left_out():
+    def largest(values):
+        return float(values.max())
+
+    rows = {"n_boot": 5, "confidence_level": 0.9, "seed": 1, "kind": "bca"}
+    interval = bootstrap.bootstrap_statistic(largest, [[1.0, 2.0]], patient=["a", "a"], **rows)
+    assert interval.estimate == 2
+    assert np.isnan([interval.ci_low, interval.ci_high]).all()
+
+
+def test_every_statistic_has_one_name():
+    settings = {"n_boot": 5, "confidence_level": 0.9, "seed": 1}
+    with pytest.raises(ValueError, match="names: found"):
+        bootstrap.bootstrap_means([[1.0], [2.0]], lambda means: means, ["mean", "other"], **settings)
+    with pytest.raises(ValueError, match="at least one row"):
+        bootstrap.bootstrap_statistic(np.mean, [3.0], **settings)

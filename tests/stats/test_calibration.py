@@ -62,7 +62,12 @@ def test_lowess_of_one_value_is_the_mean():
 
 @pytest.mark.parametrize(
     ("x", "span", "delta", "message"),
-    [([2, 1], 0.5, 0, "values fall"), ([1, 2], 0, 0, "0 < span"), ([1, 2], 1, -1, "delta >= 0")],
+    [
+        ([2, 1], 0.5, 0, "values fall"),
+        ([1, 2], 0, 0, "0 < span"),
+        ([1, 2], 1, -1, "delta >= 0"),
+        ([1, 2], 1, np.nan, "delta >= 0"),
+    ],
 )
 def test_lowess_refuses(x, span, delta, message):
     with pytest.raises(ValueError, match=message):
@@ -173,3 +178,18 @@ def test_reliability_table_keeps_ties_together_and_loses_nobody():
     assert [b.n for b in fine] == [50] * 10
     with pytest.raises(ValueError, match="n_bins: found 0"):
         calibration.reliability_table(label, probability, n_bins=0, confidence_level=0.95)
+
+
+@pytest.mark.parametrize("width", [1e-2, 1e-4, 1e-6])
+def test_slope_of_a_narrow_range_is_that_of_two_shares(width):
+    low, high = 0.3, 0.3 + width
+    found = calibration.cal_slope([1, 1, 0, 0, 0, 0, 1], [high] * 3 + [low] * 4, confidence_level=0.95)
+    slope = (scipy.special.logit(2 / 3) - scipy.special.logit(1 / 4)) / np.diff(scipy.special.logit([low, high]))[0]
+    assert found.estimate == pytest.approx(slope, rel=1e-6)
+    assert found.ci_low < 0 < slope < found.ci_high
+
+
+def test_slope_of_a_constant_but_for_rounding_is_none():
+    assert np.isnan(calibration.cal_slope([0, 1, 1], [0.3, np.nextafter(0.3, 1), 0.3], confidence_level=0.95).estimate)
+    with pytest.raises(ValueError, match="confidence_level"):
+        calibration.cal_slope([0, 1], [0.3, 0.3], confidence_level=95)

@@ -208,3 +208,51 @@ def test_turning_the_score_turns_the_area(pairs):
     assert 0 < dis.auprc(label, score) <= 1
     curve = dis.roc_curve(label, score)
     assert np.trapezoid(curve.tpr, curve.fpr) == pytest.approx(dis.auroc(label, score))
+
+
+@pytest.mark.parametrize("decimals", [4, 6])
+def test_nearly_equal_scores_are_compared_at_any_size(decimals):
+    """Against the variance of row-by-row differences of all pairs' shares; covariances would cancel to rounding."""
+    rng = np.random.default_rng(3)
+    label = rng.random(100_000) < 0.1
+    a = rng.normal(label, 1)
+    b = np.round(a, decimals)
+    found = dis.delong_paired(label, a, b, confidence_level=0.95)
+
+    def beaten(score, by):
+        low, high = (np.searchsorted(np.sort(score[~by]), score[by], side=side) for side in ("left", "right"))
+        return (low + high) / 2 / np.count_nonzero(~by)
+
+    variance = sum(
+        np.var(beaten(a, by) - beaten(b, by), ddof=1) / np.count_nonzero(by) for by in (label, np.logical_not(label))
+    )
+    assert found.statistic == pytest.approx(found.difference / np.sqrt(variance), rel=1e-9)
+    assert 0 < found.p_value < 1
+
+
+def test_the_level_is_checked_whatever_the_reference():
+    rows = [0, 0, 0, 1, 1, 1], [1, 2, 5, 4, 7, 9]
+    with pytest.raises(ValueError, match="confidence_level"):
+        dis.delong_unpaired(*rows, *rows, confidence_level=95)
+
+
+@pytest.mark.parametrize("wrong", [-1, np.nan, np.inf])
+def test_a_count_is_finite_and_not_negative(wrong):
+    with pytest.raises(ValueError, match="fp: found"):
+        dis.Confusion(tp=1, fp=wrong, fn=1, tn=1)
+    with pytest.raises(ValueError, match="tn: found"):
+        dis.Confusion(tp=np.ones(2), fp=np.ones(2), fn=np.ones(2), tn=np.array([1.0, wrong]))
+
+
+@pytest.mark.parametrize("n", [3, 7, 10, 49, 1000])
+def test_wilson_interval_holds_its_share_at_the_ends(n):
+    assert dis.wilson_interval(0, n, confidence_level=0.95).ci_low == 0
+    assert dis.wilson_interval(n, n, confidence_level=0.95).ci_high == 1
+    with pytest.raises(ValueError, match="n = inf"):
+        dis.wilson_interval(n, np.inf, confidence_level=0.95)
+
+
+def test_dates_and_complex_numbers_are_no_scores():
+    for score in (np.array(["2020-01-01", "NaT"], dtype="datetime64[D]"), np.array([1j, 2])):
+        with pytest.raises(ValueError, match="score: expected numbers, found"):
+            dis.auroc([0, 1], score)

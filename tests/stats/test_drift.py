@@ -110,3 +110,15 @@ def test_units_must_be_there():
         stability_p_value(0.1, n_reference=0, n_current=5, n_cells=3)
     with pytest.raises(ValueError, match="n_reference, n_current: found 5 and 0"):
         distance_p_value(0.1, n_reference=5, n_current=0)
+
+
+@pytest.mark.parametrize(("counts", "n_cells"), [([0, 0], 2), ([-1, 1], 2), ([1, 1], 0), ([np.nan, 1], 2)])
+def test_coarse_cells_need_counts(counts, n_cells):
+    with pytest.raises(ValueError, match="counts"):
+        coarse_cells(counts, n_cells)
+
+
+@pytest.mark.parametrize("distance", [-0.1, 1.5])
+def test_a_distance_is_a_difference_of_shares(distance):
+    with pytest.raises(ValueError, match="distance: found"):
+        distance_p_value(distance, n_reference=10, n_current=10)

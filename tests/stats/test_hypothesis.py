@@ -174,3 +174,19 @@ def test_holm_equals_its_definition():
     assert hyp.holm([]).size == 0
     with pytest.raises(ValueError, match="from 0 to 1"):
         hyp.holm([0.5, 1.5])
+
+
+def test_equal_values_have_no_spread_whatever_their_mean_rounds_to():
+    tenths, fifths = [0.1] * 3, [0.2] * 3
+    assert np.mean(tenths) != 0.1
+    assert np.isnan(hyp.smd_means(tenths, fifths))
+    assert np.isnan(hyp.t_test(tenths, fifths).p_value)
+    for equal_variances in (True, False):
+        ours = hyp.t_test(tenths, [0.2, 0.3, 0.4], equal_variances=equal_variances)
+        theirs = scipy.stats.ttest_ind([0, 0, 0], [0.1, 0.2, 0.3], equal_var=equal_variances)
+        assert (ours.statistic, ours.df, ours.p_value) == pytest.approx((theirs.statistic, theirs.df, theirs.pvalue))
+
+
+def test_the_name_says_whether_yates_corrected():
+    assert hyp.chi_square([[3, 1], [0, 1]], yates=True).name == "chi-square (Yates)"
+    assert hyp.chi_square([[3, 1], [0, 1], [2, 2]], yates=True).name == "chi-square"

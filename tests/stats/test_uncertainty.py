@@ -121,3 +121,9 @@ def test_wrong_input_is_refused():
         uncertainty.mixture_moments([1, 2], [1])
     with pytest.raises(ValueError, match="one length"):
         uncertainty.risk_coverage([1.0, 2.0], [1.0])
+
+
+def test_errors_that_differ_by_rounding_alone_gain_nothing():
+    curve = uncertainty.risk_coverage([0.1, np.nextafter(0.1, 1), 0.1], [1, 2, 3])
+    assert np.isnan(curve.gain)
+    assert curve.area == pytest.approx(0.1)
