@@ -41,7 +41,7 @@ def write_summary(table: str, to: str, run: Run) -> pd.DataFrame:
     """Summarise a score table for others, small cells left out, into a ``.csv`` or ``.parquet``.
 
     Raises:
-        ConfigError: another ending.
+        ConfigError: another ending, or the table is none of scores.
         StorageError: there is no sealed table, or the summary cannot be written.
     """
     if not to.endswith((".csv", ".parquet")):
@@ -63,10 +63,12 @@ def summarise(uri: str, *, age_band_edges_years: Sequence[float]) -> pd.DataFram
         Shape (levels + 1, ``COLUMNS``), nothing suppressed.
 
     Raises:
+        ConfigError: the table is none of scores.
         StorageError: there is no sealed table.
     """
     sums: dict[tuple[str, str], pd.Series] = {}
     for table in tables.iterate(uri):
+        tables.check_scores(uri, table.column_names)
         frame = table.select([name for name in _READ if name in table.column_names]).to_pandas()
         for group, found in _sums(frame, age_band_edges_years).items():
             sums[group] = sums[group] + found if group in sums else found

@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -28,12 +28,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sarc_ray import storage
-from sarc_ray.errors import SchemaVersionError, StorageError
+from sarc_ray.errors import ConfigError, SchemaVersionError, StorageError
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 _FILE_BYTES = 128 * 1024**2
+# By these a table of scores is told from a run's image table, which is sealed in the same way.
+_OF_SCORES = ("row_id", "outcome", "score", "flag")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +121,20 @@ def iterate(uri: str, *, columns: list[str] | None = None) -> Iterator[pa.Table]
         raise StorageError(f"{uri}: no finished table here; run the step that writes it first")
     for name in pointer.files:
         yield pq.read_table(io.BytesIO(storage.read_bytes(storage.join(uri, name))), columns=columns)
+
+
+def check_scores(uri: str, names: Collection[str]) -> None:
+    """Refuse a sealed table that is none of scores.
+
+    Args:
+        uri: the table, for the message.
+        names: its columns.
+
+    Raises:
+        ConfigError: says which columns it lacks.
+    """
+    if lacking := [name for name in _OF_SCORES if name not in names]:
+        raise ConfigError(f"{uri}: no score table: it has no {', '.join(lacking)}; name a folder that 'score' wrote")
 
 
 def read(uri: str, *, columns: list[str] | None = None) -> pd.DataFrame:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from sarc_ray import exits, storage
+from sarc_ray import exits, storage, tables
 from sarc_ray.cli import app
 from sarc_ray.cohort.schema import row_id
 from sarc_ray.drift.comparison import COLUMNS
@@ -189,6 +189,11 @@ def test_what_cannot_be_compared_is_told(tables_of, reference, tmp_path):
         run_with(tables_of["same"], since="2025-13")
     with pytest.raises(ConfigError, match="no row of these months; the table has 3000 rows"):
         run_with(tables_of["same"], since="2031-01")
+    images = storage.read_table(storage.join(tables_of["same"], "versions/v1")).drop(columns=["score", "flag"])
+    storage.write_table(str(tmp_path / "images/work/v1/parts/a.parquet"), images)
+    tables.seal(str(tmp_path / "images"), version="v1", expected_row_ids=images["row_id"].to_numpy(), lineage={})
+    with pytest.raises(ConfigError, match="images: no score table: it has no score, flag"):
+        run_with(str(tmp_path / "images"))
     few = population.seal(str(tmp_path / "few"), population.draw(np.random.default_rng(4), 100))
     with pytest.raises(ConfigError, match="84 patients are too few to refer to"):
         run_with(few, reference=None, save_reference=str(tmp_path / "x.json"))

@@ -206,7 +206,10 @@ def test_the_command_writes_what_others_may_see(table, tmp_path):
     assert storage.read_table(to).set_index(["grouping", "level"]).loc[("site", "C"), "n_rows"] == "4"
 
 
-def test_what_cannot_be_written_is_told(table):
+def test_what_cannot_be_written_is_told(table, tmp_path):
+    seal(str(tmp_path / "images"), pd.DataFrame({"outcome": ["scored"] * 30}))
+    with pytest.raises(ConfigError, match="images: no score table: it has no score, flag"):
+        write_summary(str(tmp_path / "images"), "summary.csv", load_run_for(table[0], []))
     with pytest.raises(ConfigError, match=r"'summary\.xlsx'; name a file that ends in"):
         write_summary(table[0], "summary.xlsx", load_run_for(table[0], []))
     with pytest.raises(ConfigError, match="small_cells_below: found -1"):

@@ -44,7 +44,7 @@ def read_scores(uri: str, *, manifest: str | None, since: str | None, until: str
         until: last month. Rows without a month are left out where one of the two is given.
 
     Raises:
-        ConfigError: a month is none, or no row is left.
+        ConfigError: a month is none, no row is left, or the table is none of scores.
         ManifestError: the manifest cannot be read as one, or knows none of the rows.
         StorageError: there is no sealed table.
     """
@@ -59,6 +59,7 @@ def read_scores(uri: str, *, manifest: str | None, since: str | None, until: str
         data = storage.read_bytes(storage.join(uri, name))
         digest.update(data)
         part = pq.read_table(io.BytesIO(data))
+        tables.check_scores(uri, part.column_names)
         names = [variable.name for variable in variables_of(part.schema)]
         parts.append(_of_months(part.select(needed_columns(names, part.schema)), since, until))
     rows = pa.concat_tables(parts, promote_options="default") if parts else None

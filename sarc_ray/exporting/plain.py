@@ -26,7 +26,7 @@ def export_plain(table: str, to: str, *, columns: Sequence[str] = (), scored_onl
         scored_only: leave out rows that were not scored.
 
     Raises:
-        ConfigError: a column is unknown or named twice, or ``to`` has another ending.
+        ConfigError: the table is none of scores, a column is unknown or named twice, or ``to`` has another ending.
         StorageError: there is no sealed table, or the file cannot be written.
     """
     schema = schema_of(table)

@@ -34,9 +34,11 @@ def schema_of(table: str) -> pa.Schema:
     """Columns of a sealed score table.
 
     Raises:
+        ConfigError: the table is another one.
         StorageError: there is no sealed table, or one without rows.
     """
     for whole in tables.iterate(table):
+        tables.check_scores(table, whole.column_names)
         return whole.schema.remove_metadata()
     raise StorageError(f"{table}: the table has no rows; check the manifest that it was made from")
 

@@ -64,6 +64,16 @@ def test_wrong_requests_are_refused_and_write_nothing(archive, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_runs_image_table_is_no_score_table(tmp_path):
+    uri = str(tmp_path / "images")
+    part = pd.DataFrame({"row_id": [1], "outcome": ["scored"], "retryable": [False], "image": [b"\xff"]})
+    storage.write_table(storage.join(tables.parts_uri(uri, "v1"), "a.parquet"), part)
+    tables.seal(uri, version="v1", expected_row_ids=part["row_id"].to_numpy(), lineage={})
+    with pytest.raises(ConfigError, match="images: no score table: it has no score, flag; name a folder"):
+        export_plain(uri, str(tmp_path / "out.csv"))
+    assert not (tmp_path / "out.csv").exists()
+
+
 def test_a_failure_on_the_way_leaves_the_old_file(archive, tmp_path, monkeypatch):
     to = tmp_path / "scores.csv"
     export_plain(archive.table, str(to), columns=["score"])
