@@ -22,6 +22,15 @@ from sarc_ray.tuning import Problem, fit_finalists, nested_cross_validation, sea
 
 MODEL_FILE = "model.skops"
 _TEST = "test"
+_TRUTH = {"true": 1.0, "false": 0.0}
+# Forests hold features as 32-bit numbers.
+_LARGEST = float(np.finfo(np.float32).max)
+_SHOWN = 60
+_NUMBERS = (
+    "a number below 3.4e38",
+    "code text as numbers, fill or leave out missing values, or leave the column out with --features",
+)
+_OUTCOMES = ("0 or 1", "code the outcome so, and leave out rows that have none")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,8 +150,10 @@ def read_problem(request: TableRequest, uri: str, *, names: Sequence[str] = ()) 
         ConfigError: a feature is the outcome or the group.
         EvaluationError: as :func:`tune_table`.
     """
-    frame = storage.read_table(uri)
+    frame = _read_table(uri)
     own = [request.outcome, *([request.group] if request.group else [])]
+    if request.group == request.outcome:
+        raise ConfigError(f"--group: {request.group!r} is the outcome too; name the column that says whose row it is")
     features = list(names or request.features or [name for name in frame.columns if name not in own])
     both = [name for name in features if name in own]
     if both:
@@ -152,29 +163,62 @@ def read_problem(request: TableRequest, uri: str, *, names: Sequence[str] = ()) 
     absent = [name for name in [*own, *features] if name not in frame]
     if absent:
         raise EvaluationError(f"{uri}: column {absent[0]!r} is absent; found: {', '.join(map(str, frame.columns))}")
-    values = {name: _numbers(frame[name], name, uri) for name in [*features, request.outcome]}
-    outcome_N = values.pop(request.outcome)
-    wrong = np.flatnonzero((outcome_N != 0.0) & (outcome_N != 1.0))
-    if wrong.size:
-        raise EvaluationError(
-            f"{uri}: row {wrong[0] + 1}, column {request.outcome}: found {outcome_N[wrong[0]]:g}; allowed: 0 or 1; "
-            f"code the outcome so ({wrong.size} rows in all)"
-        )
-    patient_N = frame[request.group].astype(str).to_numpy() if request.group else np.arange(len(frame))
-    return Problem(features=pd.DataFrame(values), outcome_N=outcome_N.astype(np.int64), patient_N=patient_N)
+    outcome_N = _numbers(frame[request.outcome], uri, *_OUTCOMES)
+    wrong_N = (outcome_N != 0.0) & (outcome_N != 1.0)
+    _refuse(frame[request.outcome], uri, wrong_N, *_OUTCOMES)
+    return Problem(
+        features=pd.DataFrame({name: _numbers(frame[name], uri, *_NUMBERS) for name in features}),
+        outcome_N=outcome_N.astype(np.int64),
+        patient_N=_groups(frame[request.group], uri) if request.group else np.arange(len(frame)),
+    )
 
 
-def _numbers(column: pd.Series, name: str, uri: str) -> npt.NDArray[np.float64]:
-    found = pd.to_numeric(column.replace("", np.nan), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = np.flatnonzero(~np.isfinite(found))
-    if bad.size:
-        value = column.iloc[bad[0]]
-        what = "nothing" if pd.isna(value) or value == "" else repr(value)
+def _read_table(uri: str) -> pd.DataFrame:
+    try:
+        return storage.read_table(uri)
+    except ValueError as error:
         raise EvaluationError(
-            f"{uri}: row {bad[0] + 1}, column {name}: found {what}; allowed: a number. Code text as numbers, fill or "
-            f"leave out missing values, or leave the column out with --features ({bad.size} rows in all)"
-        )
-    return found
+            f"{uri}: not a readable table ({error}); write UTF-8 CSV with one header line, or Parquet"
+        ) from error
+
+
+def _numbers(column: pd.Series, uri: str, allowed: str, remedy: str) -> npt.NDArray[np.float64]:
+    """A column's numbers, true and false as 1 and 0, whether the table is text or typed."""
+    if column.dtype.kind in "mM":  # pandas would count nanoseconds
+        column = column.astype(str)
+    cells = column if column.dtype.kind in "biuf" else column.map(_plain)
+    found_N = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    _refuse(column, uri, ~(np.abs(found_N) <= _LARGEST), allowed, remedy)
+    return found_N
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return _TRUTH.get(value.strip().lower(), value)
+    return value if pd.api.types.is_scalar(value) else np.nan
+
+
+def _groups(column: pd.Series, uri: str) -> npt.NDArray[np.object_]:
+    """Whose row each is, as text."""
+    groups = column.astype(object).where(column.notna(), "").map(lambda value: str(value).strip())
+    remedy = "fill it in; rows of nobody in particular would be taken for one patient's"
+    _refuse(column, uri, (groups == "").to_numpy(), "whose row it is", remedy)
+    return groups.to_numpy(dtype=object)
+
+
+def _refuse(column: pd.Series, uri: str, wrong_N: npt.NDArray[np.bool_], allowed: str, remedy: str) -> None:
+    rows = np.flatnonzero(wrong_N)
+    if not rows.size:
+        return
+    value = column.iloc[rows[0]]
+    if isinstance(value, str):
+        what = repr(value[:_SHOWN]) if value.strip() else "nothing"
+    else:
+        what = "nothing" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)[:_SHOWN]
+    raise EvaluationError(
+        f"{uri}: row {rows[0] + 1}, column {column.name}: found {what}; allowed: {allowed}; {remedy} "
+        f"({rows.size} rows in all)"
+    )
 
 
 def _content(problem: Problem) -> str:

@@ -110,7 +110,18 @@ def test_groups_stay_together(tables):
     [
         ({"pulse": "fast"}, {}, EvaluationError, r"row 1, column pulse: found 'fast'; allowed: a number.*200 rows"),
         ({"pulse": None}, {}, EvaluationError, r"row 1, column pulse: found nothing; allowed: a number"),
-        ({"died": 2}, {}, EvaluationError, r"row 1, column died: found 2; allowed: 0 or 1"),
+        (
+            {"pulse": "1e308"},
+            {},
+            EvaluationError,
+            r"row 1, column pulse: found '1e308'; allowed: a number below 3.4e38",
+        ),
+        ({"died": 2}, {}, EvaluationError, r"row 1, column died: found '2'; allowed: 0 or 1"),
+        ({"died": "yes"}, {}, EvaluationError, r"row 1, column died: found 'yes'; allowed: 0 or 1; code the outcome"),
+        ({"died": None}, {}, EvaluationError, r"row 1, column died: found nothing; allowed: 0 or 1"),
+        ({"ward": None}, {}, EvaluationError, r"row 1, column ward: found nothing; allowed: whose row.*200 rows"),
+        ({"ward": " "}, {}, EvaluationError, r"row 1, column ward: found nothing; allowed: whose row it is"),
+        ({}, {"group": "died"}, ConfigError, r"--group: 'died' is the outcome too"),
         (
             {},
             {"outcome": "dead"},
@@ -125,6 +136,40 @@ def test_what_cannot_be_learned_from_is_named(tmp_path, change, options, error, 
     draw(200, 1).assign(**change).to_csv(tmp_path / "train.csv", index=False)
     with pytest.raises(error, match=message):
         read_problem(request(tmp_path, **options), str(tmp_path / "train.csv"))
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_true_and_false_are_1_and_0_in_text_and_in_typed_columns(tmp_path, ending):
+    frame = draw(40, 1).assign(died=lambda table: table["died"] == 1, smoker=lambda table: table["pulse"] > 0)
+    uri = str(tmp_path / f"train.{ending}")
+    storage.write_table(uri, frame)
+    problem = read_problem(request(tmp_path), uri)
+    np.testing.assert_array_equal(problem.outcome_N, draw(40, 1)["died"])
+    np.testing.assert_array_equal(problem.features["smoker"], (frame["pulse"] > 0).astype(float))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "found"),
+    [
+        ("seen", pd.Timestamp("2026-01-31"), "'2026-01-31"),
+        ("stay", pd.Timedelta("3h"), "'0 days 03:00:00'"),
+        ("list", [[1, 2]] * 40, r"\[1 2\]"),
+        ("pulse", np.inf, "inf"),
+        ("ward", None, "nothing"),
+    ],
+)
+def test_what_a_typed_column_cannot_be_is_named(tmp_path, column, values, found):
+    uri = str(tmp_path / "train.parquet")
+    storage.write_table(uri, draw(40, 1).assign(**{column: values}))
+    with pytest.raises(EvaluationError, match=f"row 1, column {column}: found {found}.*; allowed: "):
+        read_problem(request(tmp_path), uri)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00"])
+def test_what_is_no_table_is_told(tmp_path, data):
+    (tmp_path / "train.csv").write_bytes(data)
+    with pytest.raises(EvaluationError, match=r"train.csv: not a readable table \(.*; write UTF-8 CSV"):
+        read_problem(request(tmp_path), str(tmp_path / "train.csv"))
 
 
 def test_a_table_has_no_test_set_to_choose_on(tables):
