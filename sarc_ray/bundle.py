@@ -45,6 +45,7 @@ from sarc_ray.errors import BundleError, ConfigError, SchemaVersionError, Storag
 from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.instruments import Stopwatch
 from sarc_ray.model_card import model_card
+from sarc_ray.stage1.settings import Precision
 from sarc_ray.versions import versions_of_installed
 
 if TYPE_CHECKING:  # torch, scikit-learn and skops are imported only where a model is read
@@ -163,6 +164,7 @@ class Bundle:
         *,
         device: str = "auto",
         threads: int = 1,
+        precision: Precision = "float32",
         watch: Stopwatch | None = None,
     ) -> pd.DataFrame:
         """Score pictures.
@@ -172,6 +174,7 @@ class Bundle:
             clinical: ``spec.clinical_features`` of the same N images, in order, none missing.
             device: auto, cpu or cuda.
             threads: of torch on the CPU.
+            precision: of the convolutions.
             watch: counts the time of the networks.
 
         Returns:
@@ -190,7 +193,9 @@ class Bundle:
                 f"of {size} x {size}, one per row"
             )
         with (watch or Stopwatch()).part("ensemble"):
-            frame = pd.DataFrame(self.predict(images_NSS, device=device, threads=threads), index=clinical.index)
+            frame = pd.DataFrame(
+                self.predict(images_NSS, device=device, threads=threads, precision=precision), index=clinical.index
+            )
         raw_N, score_N = self.stage2.predict(self.features(clinical.join(frame)))
         return frame.assign(raw_score=raw_N, score=score_N, flag=self.stage2.flag(score_N))
 
@@ -203,7 +208,12 @@ class Bundle:
         )
 
     def predict(
-        self, images_NSS: npt.NDArray[np.uint8], *, device: str = "auto", threads: int = 1
+        self,
+        images_NSS: npt.NDArray[np.uint8],
+        *,
+        device: str = "auto",
+        threads: int = 1,
+        precision: Precision = "float32",
     ) -> dict[str, npt.NDArray[np.float64]]:
         """Stage 1 alone, which needs no clinical feature: each target's columns and ``ood_distance``, as `score`."""
         from sarc_ray.stage1.answers import predict_columns
@@ -221,6 +231,7 @@ class Bundle:
             batch_size=self.spec.batch_size,
             device=device,
             threads=threads,
+            precision=precision,
             on_features=measure,
         )
         return columns | {"ood_distance": distance_N}

@@ -51,13 +51,14 @@ def score_rows_with_bundle(
     rows["patient_key"] = pseudonyms(_texts(manifest["patient_id"]), key=key, purpose="patient")
     if "study_id" in manifest:
         rows["study_key"] = pseudonyms(_texts(manifest["study_id"]), key=key, purpose="study")
+    asked = (run.config.score.reasons, run.config.score.precision)
     # The bundle's model_id covers its preprocessing.
     inputs = RowInputs(
-        recipe=fingerprint_of([__version__, spec.model_id, run.config.score.reasons]),
+        recipe=fingerprint_of([__version__, spec.model_id, *asked]),
         row_id_N=rows["row_id"].to_numpy(),
         hash_N=row_hashes(rows),
     )
-    version = fingerprint_of([__version__, spec.model_id, inputs.hash_N.tobytes().hex(), run.config.score.reasons])
+    version = fingerprint_of([__version__, spec.model_id, inputs.hash_N.tobytes().hex(), *asked])
     with cluster.session(run.config.engine):
         return score_manifest(
             rows,
@@ -70,6 +71,7 @@ def score_rows_with_bundle(
             inputs=inputs,
             retry=retry,
             n_reasons=run.config.score.reasons,
+            precision=run.config.score.precision,
             watcher=watched(tell, "radiographs"),
         )
 

@@ -39,7 +39,16 @@ from sarc_ray.errors import ConfigError, StorageError
 from sarc_ray.evaluation.plan import EvaluationConfig
 from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.simulate.cohort import SimulateConfig
-from sarc_ray.stage1.settings import AugmentConfig, DistillConfig, EnsembleConfig, FitConfig, NetworkConfig, OodConfig
+from sarc_ray.stage1.settings import (
+    PRECISIONS,
+    AugmentConfig,
+    DistillConfig,
+    EnsembleConfig,
+    FitConfig,
+    NetworkConfig,
+    OodConfig,
+    Precision,
+)
 from sarc_ray.stage2.settings import Stage2Config
 
 # Known of every patient, and not measured for the outcome though its cut-offs take them into account.
@@ -85,17 +94,22 @@ class ScoreConfig:
         key_file: file with the secret for patient and study keys; the variable ``SARC_RAY_KEY`` comes first.
         reasons: how many of the features that move a patient's raw score most each row names, with their SHAP values
             (3, say); 0 leaves these columns out.
+        precision: ``bfloat16`` computes the networks' convolutions in mixed precision, for GPUs; what follows them
+            stays float32. Scores differ a little from those of ``float32``, so that they make a table of their own.
         small_cells_below: counts below it are left out of the summary for others (``sarc-ray summary``), and so is what
             they could be computed from; 0 leaves them in.
     """
 
     key_file: str | None
     reasons: int
+    precision: Precision
     small_cells_below: int
 
     def __post_init__(self) -> None:
         if self.reasons < 0:
             raise ValueError(f"reasons: found {self.reasons}, allowed: 0 (none) or more, for example 3")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: found {self.precision!r}, allowed: {', '.join(PRECISIONS)}")
         if self.small_cells_below < 0:
             raise ValueError(f"small_cells_below: found {self.small_cells_below}, allowed: 0 (off) or more")
 

@@ -18,6 +18,7 @@ from sarc_ray.errors import REASONS, Outcome, Reason
 from sarc_ray.imaging.batch import stack_images
 from sarc_ray.imaging.gate import ADULT_AGE_YEARS, is_lateral
 from sarc_ray.instruments import Stopwatch
+from sarc_ray.stage1.settings import Precision
 
 if TYPE_CHECKING:  # imports scikit-learn
     from sarc_ray.stage2.explain import TopReasons
@@ -47,6 +48,7 @@ def score_rows(
     *,
     run_id: str,
     threads: int = 1,
+    precision: Precision = "float32",
     top_reasons: TopReasons | None = None,
     watch: Stopwatch | None = None,
 ) -> pa.Table:
@@ -58,6 +60,7 @@ def score_rows(
         bundle: the model.
         run_id: names the run in every row.
         threads: of the networks on a CPU.
+        precision: of their convolutions.
         top_reasons: gives the columns ``reason_1``, ``reason_1_shap``, ...; None leaves them out.
         watch: counts the time of the networks.
 
@@ -76,7 +79,7 @@ def score_rows(
     if usable.any():
         images_NSS = stack_images(batch["image"].filter(pa.array(usable)), bundle.spec.preprocess.size_px)
         known = clinical[usable].reset_index(drop=True)
-        scored = bundle.score(images_NSS, known, threads=threads, watch=watch)
+        scored = bundle.score(images_NSS, known, threads=threads, precision=precision, watch=watch)
         if top_reasons is not None:
             scored = scored.join(top_reasons.of(bundle.features(known.join(scored))))
         strange_N = _out_of_distribution(scored, bundle.spec.ood_threshold)

@@ -34,13 +34,17 @@ def inputs_of(run: Run, stage: str) -> Any:
         settings = (config.ood, config.stage2, config.clinical_features, config.outcome)
         return [fingerprint(run, "train"), *settings, config.run.seed, persist.SCHEMA_VERSION, bundle.SCHEMA_VERSION]
     if stage == "score-archive":
-        return [fingerprint(run, "tune"), _content(config.data.archive), config.score.reasons]
+        return [fingerprint(run, "tune"), _content(config.data.archive), *_of_scores(config)]
     if stage.startswith("score-"):
-        return [fingerprint(run, "tune"), stage, config.score.reasons]
+        return [fingerprint(run, "tune"), stage, *_of_scores(config)]
     assert stage == "evaluate", stage
     scores = [fingerprint(run, f"score-{name}") for name in labelled_datasets(config)]
     plan = _content(config.evaluation.plan)
     return [scores, config.evaluation, plan, config.targets, _content(config.data.truth), config.run.seed]
+
+
+def _of_scores(config: RunConfig) -> tuple[Any, ...]:
+    return config.score.reasons, config.score.precision
 
 
 def fingerprint(run: Run, stage: str) -> str:

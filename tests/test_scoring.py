@@ -159,7 +159,7 @@ def test_a_batch_of_strange_pictures_alone(bundles):
     assert table["flag"].null_count == table["score"].null_count == 4
 
 
-def test_another_number_of_reasons_is_another_version(bundles, tmp_path, monkeypatch):
+def test_another_number_of_reasons_or_precision_is_another_version(bundles, tmp_path, monkeypatch):
     """Of the table, whatever was scored; and the stages of a run notice it."""
     asked = []
     monkeypatch.setattr(bundle_scoring.cluster, "session", lambda engine: contextlib.nullcontext())
@@ -171,14 +171,18 @@ def test_another_number_of_reasons_is_another_version(bundles, tmp_path, monkeyp
     parts = {"members": members, "ood": make_ood(members, 2), "stage2": bundles["measures"].stage2}
     write_bundle(spec_uri, **parts, spec=SPEC, metrics={}, lineage={})
     fingerprints = []
-    for n_reasons in (0, 3, 3):
+    for n_reasons, precision in ((0, "float32"), (3, "float32"), (3, "float32"), (3, "bfloat16")):
         settings = [f"run.directory={tmp_path}", f"score.reasons={n_reasons}", "data.external=null"]
+        settings.append(f"score.precision={precision}")
         data = [f"data.{name}={tmp_path / 'manifest.csv'}" for name in ("derivation", "archive")]
         run = load_run("demo", [*settings, *data])
         bundle_scoring.score_rows_with_bundle(manifest, bundle_uri=spec_uri, table_uri="t", key=b"k" * 32, run=run)
         fingerprints.append([stages.fingerprint(run, f"score-{name}") for name in ("test_internal", "archive")])
-    assert [settings["n_reasons"] for settings in asked] == [0, 3, 3]
-    assert asked[0]["version"] != asked[1]["version"] == asked[2]["version"]
+    assert [settings["n_reasons"] for settings in asked] == [0, 3, 3, 3]
+    assert asked[0]["version"] != asked[1]["version"] == asked[2]["version"] != asked[3]["version"]
+    assert (asked[2]["precision"], asked[3]["precision"]) == ("float32", "bfloat16")
+    assert len({settings["inputs"].recipe for settings in asked}) == 3
+    assert set(fingerprints[2]).isdisjoint(fingerprints[3])
     assert fingerprints[1] == fingerprints[2]
     assert not set(fingerprints[0]) & set(fingerprints[1])
     with pytest.raises(ConfigError, match="reasons: found -1, allowed: 0"):

@@ -25,6 +25,7 @@ from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.errors import ConfigError
 from sarc_ray.imaging.isolation import read_images
 from sarc_ray.imaging.preprocess import PreprocessConfig
+from sarc_ray.stage1.settings import Precision
 
 # As many objects as a reader asks for at once: with fewer, waiting for the store would be spread over too few.
 _ROWS_PER_WORKER_MIN = 16
@@ -55,7 +56,13 @@ class TimedSample:
 
 
 def time_sample(
-    rows: pd.DataFrame, *, bundle_uri: str, preprocess: PreprocessConfig, engine: EngineConfig, n_reasons: int
+    rows: pd.DataFrame,
+    *,
+    bundle_uri: str,
+    preprocess: PreprocessConfig,
+    engine: EngineConfig,
+    n_reasons: int,
+    precision: Precision,
 ) -> TimedSample:
     """Fetch, decode, gate, preprocess and score rows of a manifest on the largest node that is up.
 
@@ -65,15 +72,18 @@ def time_sample(
         preprocess: the bundle's.
         engine: GPUs and threads of a scorer, limits of reading.
         n_reasons: as in scoring.
+        precision: as in scoring.
 
     Raises:
         ConfigError: ``engine.gpus_per_scorer`` asks for GPUs that no node has, or other jobs hold the node's cores or
             GPUs.
     """
     batch = pa.Table.from_pandas(rows, preserve_index=False)
+    of_scorer = {"bundle_uri": bundle_uri, "run_id": _NO_RUN, "n_reasons": n_reasons}
+    of_scorer |= {"threads": engine.scorer_threads, "precision": precision}
     started = time.perf_counter()
     images, reader_cpu_s, n_readers, read_s = _read(batch, preprocess, engine)
-    table, on_gpu, n_scorers, score_s = _score(images, bundle_uri, engine, n_reasons)
+    table, on_gpu, n_scorers, score_s = _score(images, engine, of_scorer)
     return TimedSample(
         table=table,
         n_readers=n_readers,
@@ -99,14 +109,12 @@ def _read(batch: pa.Table, preprocess: PreprocessConfig, engine: EngineConfig) -
     return pa.concat_tables([table for table, _ in read]), sum(cpu_s for _, cpu_s in read), n_readers, seconds
 
 
-def _score(
-    images: pa.Table, bundle_uri: str, engine: EngineConfig, n_reasons: int
-) -> tuple[pa.Table, bool, int, float]:
+def _score(images: pa.Table, engine: EngineConfig, of_scorer: dict[str, Any]) -> tuple[pa.Table, bool, int, float]:
     """Score rows; whether a GPU made them; how many scorers there were; wall-clock seconds once they were warm."""
     node = largest_node("GPU" if engine.gpus_per_scorer > 0 else "CPU")
     n_scorers = _workers(scorers_of_node(node["Resources"], engine), len(images))
     scorer = ray.remote(num_cpus=0, num_gpus=engine.gpus_per_scorer, scheduling_strategy=_on(node))(_TimedScorer)
-    scorers = [scorer.remote(bundle_uri, engine.scorer_threads, n_reasons) for _ in range(n_scorers)]
+    scorers = [scorer.remote(of_scorer) for _ in range(n_scorers)]
     first = images.slice(0, engine.rows_per_block)
     _wait_until_warm(scorers, [first] * n_scorers, resource="GPU", each=engine.gpus_per_scorer)
     shares = _slices(images, n_scorers)
@@ -169,8 +177,8 @@ class _Reader:
 class _TimedScorer:
     """One ensemble, as an actor of a run."""
 
-    def __init__(self, bundle_uri: str, threads: int, n_reasons: int) -> None:
-        self._scorer = Scorer(bundle_uri=bundle_uri, run_id=_NO_RUN, threads=threads, n_reasons=n_reasons)
+    def __init__(self, of_scorer: dict[str, Any]) -> None:
+        self._scorer = Scorer(**of_scorer)
 
     def warm_up(self, batch: pa.Table) -> None:
         """Score a batch that is not counted."""

@@ -20,6 +20,7 @@ from sarc_ray.imaging.isolation import ReadLimits
 from sarc_ray.imaging.preprocess import PreprocessConfig
 from sarc_ray.instruments import Stopwatch, peak_bytes, with_carried, with_peak, with_seconds
 from sarc_ray.scoring import score_rows
+from sarc_ray.stage1.settings import Precision
 from sarc_ray.table_reuse import RowInputs
 from sarc_ray.tables import Pointer
 from sarc_ray.watching import Watcher
@@ -40,6 +41,7 @@ def score_manifest(
     inputs: RowInputs | None = None,
     retry: bool = False,
     n_reasons: int = 0,
+    precision: Precision = "float32",
     progress: Progress | None = None,
     watcher: Watcher | None = None,
 ) -> Pointer:
@@ -57,18 +59,26 @@ def score_manifest(
         inputs: what decides each row; with them, rows of the sealed table that would come out the same are taken over.
         retry: touch only the retryable rows of the sealed table.
         n_reasons: how many of the largest contributions each row names; 0 leaves their columns out.
+        precision: of the networks' convolutions.
         progress: called with (rows written, rows in all).
         watcher: called with outcome counts, rate and memory too.
     """
     carried = [name for name in rows.columns if name != "image_uri"]
     n_scorers = engine.scorers or _default_scorers(engine)
     of_scorer = {"bundle_uri": bundle_uri, "run_id": lineage["run_id"], "n_reasons": n_reasons}
-    of_scorer["threads"] = engine.scorer_threads
+    of_scorer |= {"threads": engine.scorer_threads, "precision": precision}
     of_reader = {"preprocess": preprocess, "limits": read_limits(engine), "carried": carried}
     of_reader["seconds_per_fetch"] = engine.seconds_per_fetch
 
     def build(dataset: ray.data.Dataset) -> ray.data.Dataset:
-        prepared = dataset.map_batches(prepare_batch, batch_format="pyarrow", batch_size=None, fn_kwargs=of_reader)
+        prepared = dataset.map_batches(
+            prepare_batch,
+            batch_format="pyarrow",
+            batch_size=None,
+            fn_kwargs=of_reader,
+            # One process decodes at a time in each task; what it may take of memory is limited where it is forked.
+            num_cpus=1,
+        )
         return prepared.map_batches(
             Scorer,
             batch_format="pyarrow",
@@ -115,10 +125,9 @@ def prepare_batch(
 class Scorer:
     """Holds the verified bundle, and the explainer where one is asked for, in memory for the life of an actor."""
 
-    def __init__(self, *, bundle_uri: str, run_id: str, threads: int, n_reasons: int) -> None:
+    def __init__(self, *, bundle_uri: str, run_id: str, threads: int, precision: Precision, n_reasons: int) -> None:
         self._bundle = load_bundle(bundle_uri)
-        self._run_id = run_id
-        self._threads = threads
+        self._how: dict[str, Any] = {"run_id": run_id, "threads": threads, "precision": precision}
         self._top_reasons: TopReasons | None = None
         if n_reasons:
             from sarc_ray.stage2.explain import TopReasons, make_explainer
@@ -128,9 +137,7 @@ class Scorer:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Score rows, with the columns of :mod:`sarc_ray.instruments`."""
         started, watch = time.perf_counter(), Stopwatch()
-        table = score_rows(
-            batch, self._bundle, run_id=self._run_id, threads=self._threads, top_reasons=self._top_reasons, watch=watch
-        )
+        table = score_rows(batch, self._bundle, top_reasons=self._top_reasons, watch=watch, **self._how)
         ensemble_s = watch.seconds.get("ensemble", 0.0)
         seconds = {"ensemble": ensemble_s, "stage2": time.perf_counter() - started - ensemble_s}
         return with_peak(with_seconds(with_carried(table, batch), seconds), peak_bytes())

@@ -132,6 +132,7 @@ def make_plan(request: PlanRequest, run: Run, tell: Tell = silent) -> Plan:
             preprocess=bundle.spec.preprocess,
             engine=config.engine,
             n_reasons=config.score.reasons,
+            precision=config.score.precision,
         )
     tell("sampled radiographs", len(rows), len(rows))
     cost = row_cost(sample, threads=config.engine.scorer_threads)

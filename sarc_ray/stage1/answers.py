@@ -6,6 +6,7 @@ Shapes: N pictures, H rows, W columns, M members, T targets.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from sarc_ray.stage1.ensemble import (
 )
 from sarc_ray.stage1.features import FeatureArray
 from sarc_ray.stage1.runtime import ByteArray
+from sarc_ray.stage1.settings import Precision
 
 
 def predict_columns(
@@ -33,6 +35,7 @@ def predict_columns(
     batch_size: int,
     device: str = "auto",
     threads: int = 1,
+    precision: Precision = "float32",
     on_features: Callable[[slice, FeatureArray], None] | None = None,
 ) -> dict[str, FloatArray]:
     """What stage 1 says of pictures, in the columns of ``prediction_columns`` for every target.
@@ -45,23 +48,22 @@ def predict_columns(
         batch_size: pictures at once.
         device: auto, cpu or cuda.
         threads: of torch on the CPU.
+        precision: as in :func:`sarc_ray.stage1.ensemble.predict_members`.
         on_features: as in :func:`sarc_ray.stage1.ensemble.predict_members`.
     """
     # One call for all targets: convolutions that members share then run once per picture.
     everyone = [member for of_target in members for member in of_target]
+    how: dict[str, Any] = {"batch_size": batch_size, "device": device, "threads": threads, "precision": precision}
+    how["on_features"] = on_features
     columns: dict[str, FloatArray] = {}
     if everyone and everyone[0].distilled_from:
-        said = predict_distilled(
-            everyone, x_NHW, batch_size=batch_size, device=device, threads=threads, on_features=on_features
-        )
+        said = predict_distilled(everyone, x_NHW, **how)
         for target, member, one, scale in zip(targets, everyone, said, sigma_scale, strict=True):
             columns |= distilled_columns(
                 target.name, one, n_members=member.distilled_from, positive=target.positive, sigma_scale=scale
             )
         return columns
-    mu_MN, sigma_MN = predict_members(
-        everyone, x_NHW, batch_size=batch_size, device=device, threads=threads, on_features=on_features
-    )
+    mu_MN, sigma_MN = predict_members(everyone, x_NHW, **how)
     start = 0
     for target, of_target, scale in zip(targets, members, sigma_scale, strict=True):
         rows = slice(start, start + len(of_target))

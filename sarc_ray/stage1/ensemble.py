@@ -16,6 +16,7 @@ from sarc_ray.stage1.checkpoint import LoadedMember
 from sarc_ray.stage1.features import FeatureArray, pad_rows
 from sarc_ray.stage1.network import normalise
 from sarc_ray.stage1.runtime import ByteArray, check_pictures, pick_device, reproducible, to_grey
+from sarc_ray.stage1.settings import Precision
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -50,6 +51,7 @@ def predict_members(
     batch_size: int,
     device: str = "auto",
     threads: int = 1,
+    precision: Precision = "float32",
     on_features: Callable[[slice, FeatureArray], None] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Predict with every member, in the original unit of each member's target.
@@ -63,6 +65,7 @@ def predict_members(
         batch_size: pictures at once.
         device: auto, cpu or cuda.
         threads: of torch on the CPU.
+        precision: of the convolutions; what follows them is computed in float32.
         on_features: told, batch by batch, the rows and their pooled features by the first member's convolutions.
 
     Returns:
@@ -80,7 +83,7 @@ def predict_members(
                 mu_B[:n_rows].cpu().numpy(), sigma_B[:n_rows].cpu().numpy()
             )
 
-    _for_batches(members, x_NHW, take, batch_size, device, threads, on_features)
+    _for_batches(members, x_NHW, take, batch_size, device, threads, precision, on_features)
     return mu_MN, sigma_MN
 
 
@@ -91,6 +94,7 @@ def predict_distilled(
     batch_size: int,
     device: str = "auto",
     threads: int = 1,
+    precision: Precision = "float32",
     on_features: Callable[[slice, FeatureArray], None] | None = None,
 ) -> list[Mixture]:
     """What a distilled network says for the ensemble, in the targets' units.
@@ -101,6 +105,7 @@ def predict_distilled(
         batch_size: pictures at once.
         device: auto, cpu or cuda.
         threads: of torch on the CPU.
+        precision: as in ``predict_members``.
         on_features: as in ``predict_members``.
 
     Returns:
@@ -118,7 +123,7 @@ def predict_distilled(
             parts = member.network.predict_parts(pooled[member.backbone_hash])
             parts_TKN[number, :, rows] = torch.stack(parts)[:, :n_rows].cpu().numpy()
 
-    _for_batches(members, x_NHW, take, batch_size, device, threads, on_features)
+    _for_batches(members, x_NHW, take, batch_size, device, threads, precision, on_features)
     return [_restored(member, parts_KN) for member, parts_KN in zip(members, parts_TKN, strict=True)]
 
 
@@ -184,6 +189,7 @@ def _for_batches(
     batch_size: int,
     device: str,
     threads: int,
+    precision: Precision,
     on_features: Callable[[slice, FeatureArray], None] | None,
 ) -> None:
     """Hand each batch's rows, their number, and pooled features by the convolutions' hash to ``take``."""
@@ -204,11 +210,14 @@ def _for_batches(
             pooled: dict[str, torch.Tensor] = {}
             for member in members:
                 if member.backbone_hash not in pooled:
-                    pooled[member.backbone_hash] = member.network.pool(member.network.feature_maps(x_BCHW))
+                    with torch.autocast(where.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                        maps = member.network.feature_maps(x_BCHW)
+                    # Averages over a map would lose in 8 bits what the convolutions kept.
+                    pooled[member.backbone_hash] = member.network.pool([map_BChw.float() for map_BChw in maps])
             take(rows, len(part_NHW), pooled)
             if on_features is not None:
                 first_BF = pooled[members[0].backbone_hash][: len(part_NHW)]
-                on_features(rows, first_BF.float().cpu().numpy())
+                on_features(rows, first_BF.cpu().numpy())
 
 
 def mixture(

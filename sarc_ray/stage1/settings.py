@@ -19,7 +19,8 @@ DEVICES = ("auto", "cpu", "cuda")
 RECALIBRATIONS = ("none", "scale")
 Heads = Literal["one_target", "all_targets"]
 HEADS: tuple[Heads, ...] = get_args(Heads)
-_PRECISIONS = ("float32", "bfloat16")
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +145,7 @@ class FitConfig:
     device: Literal["auto", "cpu", "cuda"]
     cache_features: bool
     ridge_start: bool
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
 
     def __post_init__(self) -> None:
         for name in ("epochs", "patience", "batch_size", "threads"):
@@ -161,8 +162,8 @@ class FitConfig:
             raise ValueError(f"device: found {self.device!r}, allowed: {', '.join(DEVICES)}")
         if self.ridge_start and not self.cache_features:
             raise ValueError("ridge_start: found true, allowed: false, or true with cache_features: true")
-        if self.precision not in _PRECISIONS:
-            raise ValueError(f"precision: found {self.precision!r}, allowed: {', '.join(_PRECISIONS)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: found {self.precision!r}, allowed: {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

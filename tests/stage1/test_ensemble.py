@@ -134,6 +134,17 @@ def test_a_row_does_not_depend_on_its_neighbours(members):
     assert np.array_equal(alone_M1[:, 0], mu_MN[:, 36])
 
 
+def test_mixed_precision_moves_predictions_a_little_and_rows_still_stand_alone(members):
+    x_NHW, _, _ = draw_pictures(37, seed=5)
+    mu_MN, sigma_MN = predict_members(members, x_NHW, batch_size=16, device="cpu")
+    mixed = {"batch_size": 16, "device": "cpu", "precision": "bfloat16"}
+    near_MN, near_sigma_MN = predict_members(members, x_NHW, **mixed)
+    assert 0.0 < np.abs(near_MN - mu_MN).max() < 0.1 * sigma_MN.min()
+    np.testing.assert_allclose(near_sigma_MN, sigma_MN, rtol=0.05)
+    alone_M1, _ = predict_members(members, x_NHW[36:], **mixed)
+    assert np.array_equal(alone_M1[:, 0], near_MN[:, 36])
+
+
 def test_members_together_predict_as_each_alone(members):
     x_NHW, _, _ = draw_pictures(20, seed=5)
     head_only = replace(members[0], network=load_member(fit_toy(epochs=1, n=32, seed=1)).network)
