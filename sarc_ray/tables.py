@@ -104,11 +104,16 @@ def read_pointer(uri: str) -> Pointer | None:
 
     Raises:
         SchemaVersionError: the table was sealed by a newer release, or by one before tables had all these facts.
+        StorageError: the pointer is none.
     """
     pointer_uri = storage.join(uri, "current.json")
     if not storage.exists(pointer_uri):
         return None
     found = storage.read_json(pointer_uri)
+    if not isinstance(found, dict) or not isinstance(found.get("schema_version"), int):
+        raise StorageError(
+            f"{pointer_uri}: no pointer of a sealed table; get it back from a copy, or name another table"
+        )
     if found["schema_version"] > SCHEMA_VERSION:
         raise SchemaVersionError(
             f"{pointer_uri}: schema version {found['schema_version']}, this release reads up to {SCHEMA_VERSION}; "

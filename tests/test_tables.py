@@ -61,6 +61,13 @@ def test_a_pointer_without_a_fact_is_refused_by_its_name(tmp_path):
         tables.read_pointer(str(tmp_path))
 
 
+@pytest.mark.parametrize("content", [[], {}, {"schema_version": "1"}, "x"])
+def test_a_pointer_that_is_none_is_refused(tmp_path, content):
+    storage.write_json(f"{tmp_path}/current.json", content)
+    with pytest.raises(StorageError, match=r"current\.json: no pointer of a sealed table"):
+        tables.read_pointer(str(tmp_path))
+
+
 def seal_rows(uri, version, row_ids, **changes):
     write_part(uri, "a", row_ids, version=version)
     arguments = {"expected_row_ids": np.array(row_ids), "lineage": {}} | changes
