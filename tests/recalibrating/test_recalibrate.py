@@ -227,7 +227,8 @@ def test_a_small_sample_is_refused_with_what_is_needed(sample, tmp_path):
         ({"table": "a.csv", "prevalence": 0.1}, "either --table"),
         ({"prevalence": 0.1, "label": "x"}, "belong to --table"),
         ({"prevalence": 1.0}, r"--prevalence: found 1\.0"),
-        ({"prevalence": 0.1, "to": MODEL + "/"}, "is the bundle itself"),
+        ({"prevalence": 0.1, "to": MODEL + "/"}, "lies within the bundle"),
+        ({"prevalence": 0.1, "to": MODEL + "/new"}, "lies within the bundle"),
     ],
 )
 def test_requests_that_make_no_sense(given, message):
