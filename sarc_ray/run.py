@@ -85,8 +85,8 @@ class ScoreConfig:
         key_file: file with the secret for patient and study keys; the variable ``SARC_RAY_KEY`` comes first.
         reasons: how many of the features that move a patient's raw score most each row names, with their SHAP values
             (3, say); 0 leaves these columns out.
-        small_cells_below: counts below it are left out of the summary for others (``sarc-ray summary``), and so is what
-            they could be computed from; 0 leaves them in.
+        small_cells_below: counts of fewer patients are left out of the summary for others (``sarc-ray summary``), and
+            so is what they could be computed from; 0 leaves them in.
     """
 
     key_file: str | None
