@@ -42,10 +42,11 @@ def score_rows_with_bundle(
 
     Raises:
         BundleError: the bundle is damaged.
-        StorageError: the bundle, the manifest or the table cannot be reached.
+        StorageError: the bundle, the manifest or the table cannot be reached, or nothing reads the images' scheme.
         TableBusyError: another run writes the table.
     """
     spec = verify_files(bundle_uri)
+    storage.require_known_schemes(manifest["image_uri"])
     carried = ["row_id", "image_uri", "site", "device", "view", "age_years", *spec.spec.clinical_features]
     rows = manifest[[name for name in dict.fromkeys(carried) if name in manifest]].copy()
     rows["patient_key"] = pseudonyms(_texts(manifest["patient_id"]), key=key, purpose="patient")

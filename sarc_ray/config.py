@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import difflib
 import importlib.resources
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,15 @@ def parse_overrides(assignments: Sequence[str]) -> dict[str, Any]:
             value = {key: value}
         overrides = merge(overrides, value)
     return overrides
+
+
+def assignment(key: str, text: str) -> str:
+    """``KEY=VALUE`` for :func:`parse_overrides` of a text, which YAML might else take for a number, say.
+
+    >>> parse_overrides([assignment("run.directory", "2026"), assignment("run.name", "a: b")])
+    {'run': {'directory': '2026', 'name': 'a: b'}}
+    """
+    return f"{key}={json.dumps(text, ensure_ascii=False)}"
 
 
 def load_preset(name: str) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from sarc_ray.object_server import environment_variables, serve_s3
-from sarc_ray.privacy import create_key_file
+from sarc_ray.privacy import create_key_file, key_file_exists
 from sarc_ray.run import Run
 
 
@@ -20,7 +19,7 @@ def prepared_run(run: Run) -> Iterator[str]:
         The URL under which the demo's cohorts are simulated.
     """
     key_file = run.config.score.key_file
-    if key_file is not None and not os.path.exists(key_file):
+    if key_file is not None and not key_file_exists(key_file):
         create_key_file(key_file)
     bucket = _bucket(run.config.data.derivation)
     with serve_s3(Path(run.path("s3")), bucket=bucket) as environment, environment_variables(environment):

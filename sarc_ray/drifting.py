@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sarc_ray import storage
+from sarc_ray.config import assignment
 from sarc_ray.drift.comparison import DRIFTED, JUDGED, WATCH, compare
 from sarc_ray.drift.counting import count_groups, make_binnings
 from sarc_ray.drift.reading import Scores, read_scores
@@ -88,8 +89,8 @@ def load_run_for(request: DriftRequest, overrides: Sequence[str]) -> Run:
         request: what to look at.
         overrides: ``a.b=c`` assignments, for example ``drift.psi_drift=0.3``.
     """
-    own = ["run.name=drift", f"run.directory={request.to or request.table}", f"data.derivation={request.table}"]
-    return load_run("paper", [*own, *overrides])
+    own = [assignment("run.directory", request.to or request.table), assignment("data.derivation", request.table)]
+    return load_run("paper", ["run.name=drift", *own, *overrides])
 
 
 def watch(request: DriftRequest, run: Run) -> Watched:

@@ -77,6 +77,7 @@ def prepare(run: Run, tell: Tell = silent) -> Record:
         if config.data.external is not None:
             intake.refuse_shared_images(cohort, intake.select_external(run))
         rows = cohort[cohort["split"].isin([TRAIN, TUNE])]
+        storage.require_known_schemes(rows["image_uri"])
         with cluster.session(config.engine):
             pointer = prepare_images(
                 rows,

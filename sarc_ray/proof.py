@@ -6,7 +6,6 @@ large one: other training patients are left out, the test patients are the same.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ import pandas as pd
 from sarc_ray import intake, storage
 from sarc_ray.cohort.splits import TEST_INTERNAL, TRAIN, TUNE
 from sarc_ray.evaluation.goals import check_goals
-from sarc_ray.privacy import create_key_file
+from sarc_ray.privacy import create_key_file, key_file_exists
 from sarc_ray.run import DataConfig, Run
 
 # Ryu et al. 2023, Figure 1: 926 patients, of whom 80 : 20 twice leaves these to learn from.
@@ -28,7 +27,7 @@ _STUDY = "study_size"
 def prepared_cohorts(run: Run) -> str:
     """Make the run's key file where there is none; gives the URL under which the cohorts are simulated."""
     key_file = run.config.score.key_file
-    if key_file is not None and not os.path.exists(key_file):
+    if key_file is not None and not key_file_exists(key_file):
         create_key_file(key_file)
     return storage.parent(storage.parent(run.config.data.derivation))
 

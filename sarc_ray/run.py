@@ -96,8 +96,8 @@ class ScoreConfig:
             (3, say); 0 leaves these columns out.
         precision: ``bfloat16`` computes the networks' convolutions in mixed precision, for GPUs; what follows them
             stays float32. Scores differ a little from those of ``float32``, so that they make a table of their own.
-        small_cells_below: counts below it are left out of the summary for others (``sarc-ray summary``), and so is what
-            they could be computed from; 0 leaves them in.
+        small_cells_below: counts of fewer patients are left out of the summary for others (``sarc-ray summary``), and
+            so is what they could be computed from; 0 leaves them in.
     """
 
     key_file: str | None

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sarc_ray import tables
+from sarc_ray import storage, tables
 from sarc_ray.bundle_scoring import score_rows_with_bundle
 from sarc_ray.cohort.schema import read_manifest
+from sarc_ray.config import assignment
 from sarc_ray.errors import ConfigError
 from sarc_ray.privacy import load_key
 from sarc_ray.run import Run, load_run
@@ -50,8 +51,8 @@ def load_run_for(request: ScoringRequest, config: str | None, overrides: Sequenc
     """
     if config is not None:
         return load_run(config, overrides)
-    own = ["run.name=score", f"run.directory={request.table}", f"data.derivation={request.manifest}"]
-    return load_run("paper", [*own, *overrides])
+    own = [assignment("run.directory", request.table), assignment("data.derivation", request.manifest)]
+    return load_run("paper", ["run.name=score", *own, *overrides])
 
 
 def score_request(request: ScoringRequest, run: Run, tell: Tell = silent, *, retry: bool = False) -> dict[str, Any]:
@@ -68,11 +69,15 @@ def score_request(request: ScoringRequest, run: Run, tell: Tell = silent, *, ret
 
     Raises:
         BundleError: the bundle is damaged; found before any radiograph is read.
-        ConfigError: there is no key for patient keys.
+        ConfigError: there is no key for patient keys, or the table would lie within the bundle.
         ManifestError: the manifest is wrong.
         StorageError: the manifest or the table cannot be reached.
     """
     started = time.perf_counter()
+    if storage.lies_within(request.table, request.bundle):
+        raise ConfigError(
+            f"--to: {request.table} lies within the bundle, which a table would damage; name a folder of its own"
+        )
     key = load_key(run.config.score.key_file)
     manifest = read_manifest(request.manifest)
     before = tables.read_pointer(request.table)

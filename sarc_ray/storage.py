@@ -63,6 +63,27 @@ def join(base: str, *parts: str) -> str:
     return base
 
 
+def lies_within(uri: str, folder: str) -> bool:
+    """True where a URL names a folder, or something below it."""
+    inner, outer = canonical_uri(uri), canonical_uri(folder)
+    return inner == outer or inner.startswith(f"{outer.rstrip('/')}/")
+
+
+def require_known_schemes(uris: Iterable[str]) -> None:
+    """Look at the schemes of URLs, and open nothing.
+
+    Raises:
+        StorageError: one is not known, or the package that reads it is missing. Names no object.
+    """
+    for scheme in sorted({uri.partition("://")[0].lower() for uri in uris if _SCHEME.match(uri)}):
+        try:
+            fsspec.get_filesystem_class(scheme)
+        except (ValueError, ImportError) as error:
+            raise StorageError(
+                f"objects under {scheme}:// cannot be read ({error}); correct the scheme, or install what reads it"
+            ) from error
+
+
 def parent(uri: str) -> str:
     """URL or path of the folder that holds ``uri``."""
     return uri.rsplit("/", 1)[0] if "/" in uri else "."
@@ -454,10 +475,15 @@ def write_table(uri: str, table: pd.DataFrame | pa.Table) -> None:
         frame = table if isinstance(table, pd.DataFrame) else table.to_pandas()
         write_text(uri, frame.to_csv(index=False, lineterminator="\n"))
         return
-    arrow = pa.Table.from_pandas(table, preserve_index=False) if isinstance(table, pd.DataFrame) else table
+    write_parquet(uri, pa.Table.from_pandas(table, preserve_index=False) if isinstance(table, pd.DataFrame) else table)
+
+
+def write_parquet(uri: str, table: pa.Table) -> str:
+    """Write a table as one Parquet file; gives the SHA-256 of the file."""
     sink = io.BytesIO()
-    pq.write_table(arrow, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd")
     write_bytes(uri, sink.getvalue())
+    return hashlib.sha256(sink.getbuffer()).hexdigest()
 
 
 def content_id(uri: str) -> str:

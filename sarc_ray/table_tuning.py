@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sarc_ray import __version__, stages, storage
+from sarc_ray.config import assignment
 from sarc_ray.distributed import cluster
 from sarc_ray.errors import ConfigError, EvaluationError
 from sarc_ray.evaluation.algorithm_table import algorithm_table, cross_validated
@@ -22,6 +23,7 @@ from sarc_ray.tuning import Problem, fit_finalists, nested_cross_validation, sea
 
 MODEL_FILE = "model.skops"
 _TEST = "test"
+_NESTED, _TEST_SCORES = "nested.csv", "test_scores.parquet"
 _TRUTH = {"true": 1.0, "false": 0.0}
 # Forests hold features as 32-bit numbers.
 _LARGEST = float(np.finfo(np.float32).max)
@@ -83,8 +85,8 @@ def load_run_for(request: TableRequest, config: str | None, overrides: Sequence[
         config: the run's YAML, or a preset; None takes the preset ``paper``.
         overrides: ``a.b=c`` assignments.
     """
-    own = ["run.name=tune", f"run.directory={request.to}", f"data.derivation={request.table}"]
-    return load_run(config or "paper", [*own, *overrides])
+    own = [assignment("run.directory", request.to), assignment("data.derivation", request.table)]
+    return load_run(config or "paper", ["run.name=tune", *own, *overrides])
 
 
 def tune_table(request: TableRequest, run: Run, tell: Tell = silent) -> dict[str, Any]:
@@ -119,6 +121,8 @@ def tune_table(request: TableRequest, run: Run, tell: Tell = silent) -> dict[str
     settings = [__version__, content, config, run.config.evaluation, seed]
 
     def work() -> dict[str, Any]:
+        for name in (_NESTED, _TEST_SCORES):  # of another request into the same folder
+            storage.remove_tree(storage.join(request.to, name))
         # Records of trials are kept by what decides them; a larger budget goes on from those of a smaller one.
         decisive = [__version__, content[0], stages.settings_of_search(config), seed]
         folder = storage.join(request.to, fingerprint_of(decisive))
@@ -129,7 +133,7 @@ def tune_table(request: TableRequest, run: Run, tell: Tell = silent) -> dict[str
                 nested = nested_cross_validation(
                     problem, config, seed=seed, uri=folder, engine=run.config.engine, tell=tell
                 )
-                storage.write_table(storage.join(request.to, "nested.csv"), nested)
+                storage.write_table(storage.join(request.to, _NESTED), nested)
         name = searched.chosen.spec.algorithm
         write_search(request.to, searched, models, chosen=name)
         _write_algorithms(request, run, models, chosen=name, test=test)
@@ -250,7 +254,7 @@ def _write_algorithms(
             )
             if name == chosen:
                 own = scored.drop(columns="patient_id")
-                storage.write_table(storage.join(request.to, "test_scores.parquet"), own)
+                storage.write_table(storage.join(request.to, _TEST_SCORES), own)
     storage.write_table(storage.join(request.to, "algorithms.csv"), pd.concat(parts, ignore_index=True))
 
 

@@ -2,7 +2,7 @@
 
 Layout under a table's URL::
 
-    current.json                 the pointer: version, files, counts, lineage; replaced as a whole
+    current.json                 the pointer: version, files and their hashes, counts, lineage; replaced as a whole
     versions/<version>/*.parquet immutable; what DuckDB, Spark, Polars and pandas read
     inputs/<version>.parquet     a hash of what decided each row, where a later run may take rows over
     work/<version>/              input, parts and job checkpoint of a run under way; removed at the seal
@@ -14,10 +14,11 @@ A reader follows the pointer and so sees the old table or the new one, never a m
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -34,16 +35,28 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 _FILE_BYTES = 128 * 1024**2
+_PARTS_AT_ONCE = 64
 # By these a table of scores is told from a run's image table, which is sealed in the same way.
 _OF_SCORES = ("row_id", "outcome", "score", "flag")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pointer:
-    """Content of ``current.json``."""
+    """Content of ``current.json``.
+
+    Attributes:
+        version: name of the immutable prefix.
+        files: of the table, below its URL.
+        sha256: of each file's content, by its name.
+        n_rows: in all files.
+        n_retryable: rows that the store failed on.
+        counts: rows by outcome.
+        lineage: what made the table.
+    """
 
     version: str
     files: tuple[str, ...]
+    sha256: dict[str, str]
     n_rows: int
     n_retryable: int
     counts: dict[str, int]
@@ -91,11 +104,16 @@ def read_pointer(uri: str) -> Pointer | None:
 
     Raises:
         SchemaVersionError: the table was sealed by a newer release, or by one before tables had all these facts.
+        StorageError: the pointer is none.
     """
     pointer_uri = storage.join(uri, "current.json")
     if not storage.exists(pointer_uri):
         return None
     found = storage.read_json(pointer_uri)
+    if not isinstance(found, dict) or not isinstance(found.get("schema_version"), int):
+        raise StorageError(
+            f"{pointer_uri}: no pointer of a sealed table; get it back from a copy, or name another table"
+        )
     if found["schema_version"] > SCHEMA_VERSION:
         raise SchemaVersionError(
             f"{pointer_uri}: schema version {found['schema_version']}, this release reads up to {SCHEMA_VERSION}; "
@@ -111,16 +129,23 @@ def read_pointer(uri: str) -> Pointer | None:
 
 
 def iterate(uri: str, *, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """The files of a sealed table, one at a time.
+    """The files of a sealed table, one at a time, each only after its hash was found right.
 
     Raises:
-        StorageError: no sealed table lies under ``uri``.
+        StorageError: no sealed table lies under ``uri``, or a file of it is not what was sealed.
     """
     pointer = read_pointer(uri)
     if pointer is None:
         raise StorageError(f"{uri}: no finished table here; run the step that writes it first")
     for name in pointer.files:
-        yield pq.read_table(io.BytesIO(storage.read_bytes(storage.join(uri, name))), columns=columns)
+        data = storage.read_bytes(storage.join(uri, name))
+        found = hashlib.sha256(data).hexdigest()
+        if found != pointer.sha256[name]:
+            raise StorageError(
+                f"{storage.join(uri, name)}: damaged or altered since it was sealed: expected sha256 "
+                f"{pointer.sha256[name]}, found {found}; get it back from a copy, or write the table into a new folder"
+            )
+        yield pq.read_table(io.BytesIO(data), columns=columns)
 
 
 def check_scores(uri: str, names: Collection[str]) -> None:
@@ -174,14 +199,13 @@ def seal(
         raise ValueError(f"{uri}: the version {version} is sealed and immutable; give another name")
     storage.remove_tree(storage.join(uri, "versions", version))
     counts: dict[str, int] = {}
-    files: list[str] = []
+    sha256: dict[str, str] = {}
     seen: list[np.ndarray] = []
     n_retryable = 0
-    for number, table in enumerate(_compacted(parts_uri(uri, version))):
+    for number, table in enumerate(_compacted(parts_uri(uri, version), expected_row_ids)):
         table = table if passing is None else passing(table)
         name = f"versions/{version}/part-{number:05d}.parquet"
-        storage.write_table(storage.join(uri, name), table)
-        files.append(name)
+        sha256[name] = storage.write_parquet(storage.join(uri, name), table)
         seen.append(table.column("row_id").to_numpy())
         n_retryable += pc.sum(table.column("retryable")).as_py() or 0
         for reason in pc.value_counts(table.column("outcome")).to_pylist():
@@ -190,7 +214,8 @@ def seal(
     _reconcile(uri, found, expected_row_ids)
     pointer = Pointer(
         version=version,
-        files=tuple(files),
+        files=tuple(sha256),
+        sha256=sha256,
         n_rows=len(found),
         n_retryable=n_retryable,
         counts=counts,
@@ -203,31 +228,51 @@ def seal(
     return pointer
 
 
-def _compacted(folder: str) -> Iterator[pa.Table]:
+def _compacted(folder: str, expected: np.ndarray) -> Iterator[pa.Table]:
     """Parts joined into tables of about ``_FILE_BYTES``, each ``row_id`` once, ordered within a table."""
-    known: set[int] = set()
+    rows = _FirstOnes(expected)
     pending: list[pa.Table] = []
     n_bytes = 0
-    for part in storage.list_files(folder, ".parquet"):
-        try:
-            table = pq.read_table(io.BytesIO(storage.read_bytes(part)))
-        except pa.ArrowInvalid:
-            # Half written by a process that was killed, which then did not note its rows as done.
-            logger.warning("%s: left out, since it breaks off", part)
-            continue
-        row_ids = table.column("row_id").to_pylist()
-        keep = []
-        for row_id in row_ids:
-            keep.append(row_id not in known)
-            known.add(row_id)
-        table = table.filter(pa.array(keep, pa.bool_()))
-        pending.append(table)
-        n_bytes += table.nbytes
+    for table in _read_parts(storage.list_files(folder, ".parquet")):
+        pending.append(table.filter(pa.array(rows.take(table.column("row_id").to_numpy()))))
+        n_bytes += pending[-1].nbytes
         if n_bytes >= _FILE_BYTES:
             yield pa.concat_tables(pending, promote_options="default").sort_by("row_id")
             pending, n_bytes = [], 0
     if pending:
         yield pa.concat_tables(pending, promote_options="default").sort_by("row_id")
+
+
+def _read_parts(uris: Sequence[str]) -> Iterator[pa.Table]:
+    """The parts in their order, some requests at a time: a hundred thousand one after another would take an hour."""
+    for start in range(0, len(uris), _PARTS_AT_ONCE):
+        batch = uris[start : start + _PARTS_AT_ONCE]
+        for uri, data in zip(batch, storage.read_many(batch), strict=True):
+            try:
+                # What failed among others is asked for once more by itself, which tells why.
+                yield pq.read_table(io.BytesIO(storage.read_bytes(uri) if isinstance(data, Exception) else data))
+            except pa.ArrowInvalid:
+                # Half written by a process that was killed, which then did not note its rows as done.
+                logger.warning("%s: left out, since it breaks off", uri)
+
+
+class _FirstOnes:
+    """Which rows come for the first time; a byte for each that is expected, where a set would take a hundred."""
+
+    def __init__(self, expected: np.ndarray) -> None:
+        self._expected = np.sort(expected)
+        self._came = np.zeros(len(expected), dtype=bool)
+
+    def take(self, row_ids: np.ndarray) -> np.ndarray:
+        """Shape (n,), True where a row has not come before. Rows that nobody expects are let through, to be told of."""
+        fresh = np.zeros(len(row_ids), dtype=bool)
+        fresh[np.unique(row_ids, return_index=True)[1]] = True
+        place = np.searchsorted(self._expected, row_ids)
+        known = place < len(self._expected)
+        known[known] = self._expected[place[known]] == row_ids[known]
+        fresh[known] &= ~self._came[place[known]]
+        self._came[place[known]] = True
+        return fresh
 
 
 def _reconcile(uri: str, found: np.ndarray, expected: np.ndarray) -> None:

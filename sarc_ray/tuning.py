@@ -231,7 +231,8 @@ def nested_cross_validation(
     rows = []
     for number, fold in enumerate(outer):
         within = problem.rows(fold.train)
-        folder = storage.join(uri, f"nested-{number:02d}")
+        # Trials on record are those of these patients: with another number of folds, others are in the same fold.
+        folder = storage.join(uri, f"nested-{number:02d}-of-{config.nested_splits:02d}")
         searched = search_stage2(within, inner, seed=seed, uri=folder, engine=engine, tell=tell)
         model = fit_trial(within, searched.chosen, searched.folds, inner, seed=seed)
         score_N, label_N = model.predict(problem.features.iloc[fold.test])[1], problem.outcome_N[fold.test]

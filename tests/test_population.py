@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from sarc_ray import storage, tables
 from sarc_ray.cli import app
 from sarc_ray.errors import ConfigError
-from sarc_ray.population import COUNTS, load_run_for, summarise, suppress_small_cells, write_summary
+from sarc_ray.population import COLUMNS, COUNTS, load_run_for, summarise, suppress_small_cells, write_summary
 
 
 def seal(uri, frame):
@@ -51,7 +51,7 @@ def cell(summary, grouping, level):
 
 def test_counts_are_those_of_the_table(table):
     uri, frame = table
-    summary = summarise(uri, age_band_edges_years=[65, 75])
+    summary = summarise(uri, age_band_edges_years=[65, 75], n_people=10)
     assert set(summary["grouping"]) == {"all", "sex", "age_band", "site"}
     whole = cell(summary, "all", "all")
     assert (whole["n_rows"], whole["n_scored"]) == (300, 280)
@@ -70,7 +70,7 @@ def test_counts_are_those_of_the_table(table):
 def test_a_bundle_without_sex_and_age_has_no_such_groups(tmp_path):
     frame = pd.DataFrame({"outcome": ["scored"] * 30, "score": 0.5, "flag": False, "site": None})
     seal(str(tmp_path), frame)
-    assert summarise(str(tmp_path), age_band_edges_years=[65])["grouping"].tolist() == ["all"]
+    assert summarise(str(tmp_path), age_band_edges_years=[65], n_people=10)["grouping"].tolist() == ["all"]
 
 
 def make(grouping_counts):
@@ -176,11 +176,65 @@ def test_a_file_that_knows_no_site_counts_as_unknown(table, monkeypatch):
     blind = whole.slice(200).to_pandas().assign(site=None)
     files = [whole.slice(0, 200), pa.Table.from_pandas(blind, schema=whole.schema, preserve_index=False)]
     monkeypatch.setattr(tables, "iterate", lambda uri: iter(files))
-    summary = summarise(uri, age_band_edges_years=[65, 75])
+    summary = summarise(uri, age_band_edges_years=[65, 75], n_people=10)
     assert cell(summary, "site", "unknown")["n_rows"] == 100
     assert summary.loc[summary["grouping"] == "site", "n_rows"].sum() == 300
     monkeypatch.setattr(tables, "iterate", lambda uri: iter(files[1:]))
-    assert "site" not in set(summarise(uri, age_band_edges_years=[65, 75])["grouping"])
+    assert "site" not in set(summarise(uri, age_band_edges_years=[65, 75], n_people=10)["grouping"])
+
+
+def shown_of(tmp_path, frame):
+    seal(str(tmp_path / "scores"), frame)
+    summary = summarise(str(tmp_path / "scores"), age_band_edges_years=[65], n_people=10)
+    return suppress_small_cells(summary, below=10)
+
+
+def several_images_each(n_patients):
+    """Rows of a table in which everybody has one image, in sites of a hundred; a third is flagged."""
+    n = sum(n_patients.values())
+    site = np.repeat(list(n_patients), list(n_patients.values()))
+    keys = [f"k{number}" for number in range(n)]
+    return pd.DataFrame(
+        {"outcome": "scored", "patient_key": keys, "site": site, "score": 0.3, "flag": np.arange(n) % 3 == 0}
+    )
+
+
+def test_forty_radiographs_of_one_patient_are_a_small_cell(tmp_path):
+    frame = several_images_each({"A": 100, "B": 60, "C": 1})
+    shown = shown_of(tmp_path, frame.loc[frame.index.repeat(np.where(frame["site"] == "C", 40, 1))])
+    assert cell(shown, "all", "all")["n_rows"] == 200
+    assert shown.loc[shown["level"].isin(["B", "C"]), [*COUNTS, "score_mean"]].isna().all(axis=None)
+    assert cell(shown, "site", "A")["n_rows"] == 100
+    assert set(shown) == set(COLUMNS)
+
+
+@pytest.mark.parametrize(("n_with", "told"), [(9, False), (10, True)])
+def test_patients_count_once_over_files_and_among_the_unscored_and_unflagged(tmp_path, n_with, told):
+    """The rows of each patient lie in both files."""
+    one = several_images_each({"A": 200}).assign(flag=False)
+    for column, value in (("outcome", "abstained"), ("flag", True)):
+        frame = one.copy()
+        frame.loc[: n_with - 1, column] = value
+        shown = shown_of(tmp_path / column, pd.concat([frame] * 3, ignore_index=True))
+        whole = cell(shown, "all", "all")
+        assert whole["n_rows"] == 600
+        of_column = {"outcome": "n_scored", "flag": "n_flagged"}[column]
+        assert pd.notna(whole[of_column]) == told
+        assert not told or whole[of_column] in (3 * n_with, 600 - 3 * n_with)
+
+
+def test_patients_who_are_in_several_hidden_levels_count_once(tmp_path):
+    """Eight patients have been at B and at C; together these are eight still, so that D is left out too."""
+    frame = several_images_each({"A": 200, "B": 8, "C": 8, "D": 150})
+    frame.loc[frame["site"] == "C", "patient_key"] = frame.loc[frame["site"] == "B", "patient_key"].to_numpy()
+    shown = shown_of(tmp_path, frame.assign(flag=True))
+    assert shown.set_index("level")["n_rows"].isna().to_dict() == {
+        "all": False,
+        "A": False,
+        "B": True,
+        "C": True,
+        "D": True,
+    }
 
 
 def test_suppression_can_be_switched_off():

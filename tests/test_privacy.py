@@ -29,9 +29,27 @@ def test_key_file_is_private_and_never_replaced(tmp_path, monkeypatch):
     assert load_key(str(path)) == key
 
 
+def test_what_is_no_key_file_is_told(tmp_path, monkeypatch):
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe" * 20)
+    for name in (".", "binary"):
+        with pytest.raises(ConfigError, match="holds no key that can be read"):
+            load_key(str(tmp_path / name))
+    with pytest.raises(ConfigError, match=r"cannot be written .*; name a file"):
+        create_key_file("/dev/null/key")
+
+
 def test_the_variable_comes_first_and_short_keys_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv(KEY_VARIABLE, "a key from the environment")
     assert load_key(None) == b"a key from the environment"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    create_key_file("~/secret")
+    of_file = (tmp_path / "secret").read_text(encoding="utf-8")
+    assert of_file.endswith("\n")
+    monkeypatch.setenv(KEY_VARIABLE, of_file)
+    of_variable = load_key(None)
+    monkeypatch.setenv(KEY_VARIABLE, "")
+    assert load_key(str(tmp_path / "secret")) == load_key("~/secret") == of_variable
     monkeypatch.setenv(KEY_VARIABLE, "short")
     with pytest.raises(ConfigError, match="5 bytes"):
         load_key(None)

@@ -13,7 +13,7 @@ from sarc_ray import pipeline, storage, table_lock, tables
 from sarc_ray.bundle import write_bundle
 from sarc_ray.cli import app
 from sarc_ray.distributed import stream
-from sarc_ray.errors import StorageError, TableBusyError
+from sarc_ray.errors import ConfigError, StorageError, TableBusyError
 from sarc_ray.privacy import create_key_file
 from tests import bundle_factory, dicom_factory
 
@@ -78,11 +78,11 @@ class Archive:
         found = self._read_bounded(uris, limit_bytes, **options)
         return [OSError("503") if name in self.failing else value for name, value in zip(names, found, strict=True)]
 
-    def score(self, bundle, numbers, *options, ages=None):
+    def score(self, bundle, numbers, *options, ages=None, folder=""):
         """Run the command on a manifest of these images; what it read, and what it said."""
         rows = pd.DataFrame(
             {
-                "image_uri": [f"{number}.dcm" for number in numbers],
+                "image_uri": [f"{folder}{number}.dcm" for number in numbers],
                 "patient_id": [f"P{number}" for number in numbers],
                 "age_years": [(ages or {}).get(number, 60.0) for number in numbers],
                 "sex": "F",
@@ -154,6 +154,23 @@ def test_a_retry_refuses_what_it_cannot_do(archive, bundles):
     with pytest.raises(StorageError, match="one table never holds rows of two"):
         archive.score(bundles / "2", [0], "--retry")
     assert archive.read == []
+
+
+def test_a_table_is_never_written_into_the_bundle(archive, bundles):
+    before = storage.content_id(str(bundles / "1"))
+    for table in (bundles / "1", f"file://{bundles / '1'}/", bundles / "1" / "scores"):
+        archive.table = str(table)
+        with pytest.raises(ConfigError, match="lies within the bundle"):
+            archive.score(bundles / "1", [0])
+    assert storage.content_id(str(bundles / "1")) == before
+    assert archive.read == []
+
+
+def test_images_that_nothing_can_read_are_told_before_any_work(archive, bundles, monkeypatch):
+    monkeypatch.setattr(storage, "read_bounded", None)
+    with pytest.raises(StorageError, match=r"objects under nonsense:// cannot be read \(.*; correct the scheme"):
+        archive.score(bundles / "1", [0], folder="nonsense://a/")
+    assert not (archive.folder / "scores").exists()
 
 
 def test_a_second_run_reads_nothing_and_says_who_is_at_work(archive, bundles):

@@ -90,6 +90,29 @@ def test_an_unknown_scheme_is_refused():
         storage.read_bytes("nonsense://a/b")
 
 
+def test_schemes_are_looked_at_before_anything_is_opened():
+    storage.require_known_schemes(["/a/0.dcm", "file:///a/1.dcm", "S3://nobody/a.dcm", "memory://a"])
+    with pytest.raises(
+        StorageError, match=r"under nonsense:// cannot be read \(Protocol not known: nonsense\); .*install"
+    ):
+        storage.require_known_schemes(["/a/0.dcm", "nonsense://a/b"])
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "within"),
+    [
+        ("s3://b/model", "s3://b/model/", True),
+        ("s3://b/model/scores", "s3://b/model", True),
+        ("s3://b/model-2", "s3://b/model", False),
+        ("s3://b", "s3://b/model", False),
+        ("/a/b/../c/d", "file:///a/c", True),
+        ("/a", "/", True),
+    ],
+)
+def test_what_lies_within_a_folder(uri, folder, within):
+    assert storage.lies_within(uri, folder) is within
+
+
 def test_a_store_without_credentials_is_a_clear_error(monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)

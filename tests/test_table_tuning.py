@@ -75,14 +75,18 @@ def test_a_table_becomes_a_model_that_scores_another_table(ray_session, tables):
 
 
 def test_unchanged_it_does_nothing_and_with_a_larger_budget_it_goes_on(ray_session, tables):
-    asked = request(tables)
+    asked = request(tables, test=str(tables / "test.parquet"))
     tune_table(asked, load_run_for(asked, None, SETTINGS))
     assert tune_table(asked, load_run_for(asked, None, SETTINGS))["skipped"]
+    assert (tables / "out" / "test_scores.parquet").exists()
+    asked = request(tables)
     first = pd.read_parquet(tables / "out" / "trials.parquet").set_index(["algorithm", "number"])["seconds"]
     more = load_run_for(asked, None, [*SETTINGS, "stage2.trials_per_algorithm=3"])
     assert not tune_table(asked, more)["skipped"]
     second = pd.read_parquet(tables / "out" / "trials.parquet").set_index(["algorithm", "number"])["seconds"]
     assert len(second) == 6
+    # What is not asked for any more is not left there to be taken for the new model's.
+    assert not (tables / "out" / "test_scores.parquet").exists()
     assert (second.loc[first.index] == first).all()
 
 
@@ -187,6 +191,13 @@ def test_options_that_belong_together():
     found = read_request("train.csv", "died", "out", group=None, features="a, b", test=None)
     assert found.features == ("a", "b")
     assert table_tuning.MODEL_FILE == "model.skops"
+
+
+@pytest.mark.parametrize("to", ["2026", "on", "searches: old", "null", "s3://b/a b#c", "\u00fc"])
+def test_a_folder_may_have_any_name(to):
+    asked = request(Path("tables"), to=to, table=f"{to}.csv")
+    run = load_run_for(asked, None, SETTINGS)
+    assert (run.config.run.directory, run.config.data.derivation) == (to, f"{to}.csv")
 
 
 @pytest.mark.slow

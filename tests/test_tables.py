@@ -57,7 +57,14 @@ def test_refuses_a_newer_schema_and_a_table_that_is_not_there(tmp_path):
 
 def test_a_pointer_without_a_fact_is_refused_by_its_name(tmp_path):
     storage.write_json(f"{tmp_path}/current.json", {"schema_version": 1, "version": "a", "files": [], "n_rows": 0})
-    with pytest.raises(SchemaVersionError, match="has no n_retryable, counts, lineage; an earlier release"):
+    with pytest.raises(SchemaVersionError, match="has no sha256, n_retryable, counts, lineage; an earlier release"):
+        tables.read_pointer(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [[], {}, {"schema_version": "1"}, "x"])
+def test_a_pointer_that_is_none_is_refused(tmp_path, content):
+    storage.write_json(f"{tmp_path}/current.json", content)
+    with pytest.raises(StorageError, match=r"current\.json: no pointer of a sealed table"):
         tables.read_pointer(str(tmp_path))
 
 
@@ -120,3 +127,29 @@ def test_a_part_that_breaks_off_is_left_out_and_its_rows_are_asked_for(tmp_path,
     assert "left out, since it breaks off" in caplog.text
     write_part(uri, "c", [3])
     assert tables.seal(uri, version="v1", expected_row_ids=np.array([1, 2, 3]), lineage={}).n_rows == 3
+
+
+def test_a_file_that_is_not_what_was_sealed_is_not_read(tmp_path):
+    uri = str(tmp_path / "table")
+    pointer = seal_rows(uri, "v1", [1, 2])
+    path = tmp_path / "table" / pointer.files[0]
+    storage.write_table(str(path), tables.read(uri).assign(x=5.0))
+    with pytest.raises(StorageError, match=f"{pointer.files[0]}: damaged or altered since it was sealed: expected sha"):
+        tables.read(uri)
+
+
+def test_rows_that_came_twice_or_that_nobody_expects(tmp_path):
+    """Whatever the order of the parts and the sign of the ids; above all expected ones, between them and below."""
+    uri = str(tmp_path / "table")
+    write_part(uri, "a", [5, -7, 5])
+    write_part(uri, "b", [3, -7], value=9.0)
+    pointer = tables.seal(uri, version="v1", expected_row_ids=np.array([5, 3, -7]), lineage={})
+    assert pointer.n_rows == 3
+    assert tables.read(uri)[["row_id", "x"]].to_numpy().tolist() == [[-7, 0.0], [3, 9.0], [5, 0.0]]
+    for strange in (-9, 0, 4, 99):
+        write_part(uri, "a", [5, 3, -7, strange, strange], version="v2")
+        with pytest.raises(StorageError, match="0 of 3 manifest rows have no outcome and 1 outcomes have"):
+            tables.seal(uri, version="v2", expected_row_ids=np.array([5, 3, -7]), lineage={})
+    write_part(uri, "a", [1], version="v3")
+    with pytest.raises(StorageError, match="0 of 0 manifest rows have no outcome and 1 outcomes have"):
+        tables.seal(uri, version="v3", expected_row_ids=np.array([], dtype=np.int64), lineage={})

@@ -1,4 +1,6 @@
-"""Finalists: an algorithm that learns nothing is left out, unless it is the chosen one."""
+"""Finalists, of which one that learns nothing is left out unless it is the chosen one; records of nested searches."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,7 +9,7 @@ import pytest
 from sarc_ray.errors import EvaluationError
 from sarc_ray.stage2.cross_validation import make_folds
 from sarc_ray.stage2.search import TrialRecord, TrialSpec
-from sarc_ray.tuning import Problem, Searched, fit_finalists
+from sarc_ray.tuning import Problem, Searched, fit_finalists, nested_cross_validation
 from tests.stage2.cohort import CHEAP, CONFIG, draw
 
 
@@ -58,3 +60,24 @@ def test_an_algorithm_that_learns_nothing_has_no_model_unless_it_is_the_chosen_o
     assert told[-1] == ("finalists", 2, 2)
     with pytest.raises(EvaluationError, match="no better than chance"):
         fit_finalists(problem, searched("lightgbm", problem), CONFIG, seed=1, tell=lambda *_: None)
+
+
+def test_a_nested_search_never_finds_the_records_of_other_patients(problem, monkeypatch):
+    """Trials lie by algorithm and number alone: another number of outer folds needs folders of its own."""
+    from sarc_ray import tuning
+
+    patients = {}
+
+    def search(features, outcome_N, *, uri, **_):
+        patients.setdefault(uri, []).append(features.to_numpy().tobytes())
+        return [record("logistic_regression")]
+
+    monkeypatch.setattr(tuning, "search", search)
+    config = replace(CONFIG, algorithms=("logistic_regression",))
+    for n_splits in (2, 3, 2):
+        found = nested_cross_validation(
+            problem, replace(config, nested_splits=n_splits), seed=1, uri="out", engine=None, tell=lambda *_: None
+        )
+        assert found["n"].sum() == 200
+    assert len(patients) == 5
+    assert all(len(set(seen)) == 1 for seen in patients.values())

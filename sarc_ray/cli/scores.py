@@ -109,7 +109,7 @@ def summary(
     to: Annotated[str, typer.Option("--to", metavar="FILE", help="The summary to write: .csv or .parquet.")],
     set_: SetOption = None,
 ) -> None:
-    """Count a scored population by sex, age band and site, for others: counts below 10 are left out.
+    """Count a scored population by sex, age band and site, for others: counts of fewer than 10 patients are left out.
 
     Counts from which one of these could be computed are left out too. Another limit: --set score.small_cells_below=5.
     """

@@ -161,12 +161,14 @@ def _scored(table: pa.Table) -> pa.ChunkedArray:
 def _quantiles(column: pa.ChunkedArray, patients: pa.ChunkedArray, grid_cells: int, at_least: int) -> tuple[float, ...]:
     value_N = _floats(column)
     known_N = ~np.isnan(value_N)
-    value_N = value_N[known_N]
-    n_cells = min(grid_cells, len(np.unique(patients.to_numpy()[known_N])) // max(1, 2 * at_least))
+    value_N, patient_N = value_N[known_N], patients.to_numpy()[known_N]
+    n_cells = min(grid_cells, len(np.unique(patient_N)) // max(1, 2 * at_least))
     if n_cells < 2:
         return ()
     found = np.quantile(value_N, np.arange(1, n_cells) / n_cells, method="inverted_cdf")
-    heavy = {float(value) for value in found[1:][found[1:] == found[:-1]]}
+    filling = {float(value) for value in found[1:][found[1:] == found[:-1]]}
+    # A value of few patients with many rows is their own: no cell is made for it.
+    heavy = {value for value in filling if len(np.unique(patient_N[value_N == value])) >= at_least}
     edges = {_rounded(value) for value in found.tolist() if value not in heavy}
     return tuple(sorted(edges.union(*(_around(value) for value in heavy))))
 

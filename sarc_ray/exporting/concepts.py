@@ -17,6 +17,8 @@ NO_CONCEPT = 0
 ANY = "*"
 FLAGGED, NOT_FLAGGED = "yes", "no"
 _COLUMNS = ("field", "source_value", "concept_id")
+# What an integer of the CDM's databases holds.
+_LAST_CONCEPT = 2**31 - 1
 # Vocabularies "Type Concept" (32880, Standard algorithm) and UCUM (9529, kilogram).
 _DEFAULTS = {("measurement_type_concept_id", ANY): 32880, ("unit_concept_id", "kg"): 9529}
 
@@ -80,6 +82,8 @@ def allowed_source_values(known: Sequence[Quantity]) -> dict[str, list[str]]:
 
 def _concept_id(uri: str, number: int, value: object) -> int:
     text = str(value).strip()
-    if not text.isascii() or not text.isdigit():
-        raise ConfigError(f"{uri}: row {number}: concept_id is {text!r}, allowed: a whole number, 0 for none")
+    if not text.isascii() or not text.isdigit() or int(text) > _LAST_CONCEPT:
+        raise ConfigError(
+            f"{uri}: row {number}: concept_id is {text!r}, allowed: a whole number up to {_LAST_CONCEPT}, 0 for none"
+        )
     return int(text)

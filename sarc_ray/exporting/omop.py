@@ -54,6 +54,7 @@ MEASUREMENT = pa.schema(
 )
 # varchar(50) of the CDM, and how much of a model's identity stands in a source value.
 _SOURCE_CHARACTERS = 50
+_LAST_ID = np.iinfo(np.int64).max
 _MODEL_CHARACTERS = 12
 _READ = ("row_id", "patient_key", "acquired_month", "outcome", "model_id")
 
@@ -92,7 +93,7 @@ def export_omop(request: OmopRequest) -> Exported:
 
     Raises:
         BundleError: there is no bundle.
-        ConfigError: the bundle did not score the table, a concept or ending is wrong, or days are missing.
+        ConfigError: the bundle did not score the table, a concept, unit, id or ending is wrong, or days are missing.
         ManifestError: persons or manifest are wrong.
         StorageError: something cannot be read or written.
     """
@@ -157,11 +158,13 @@ def measurements(rows: pd.DataFrame, known: Sequence[Quantity], concepts: Concep
         N times Q rows of :data:`MEASUREMENT`.
 
     Raises:
-        ConfigError: a name does not fit into a source value.
+        ConfigError: a name or unit does not fit into a source value, or an id into 64 bits.
     """
     n_quantities = len(known)
     parts = [_of_quantity(rows, quantity, concepts) for quantity in known]
     whole = pa.concat_tables([pa.table(part, schema=MEASUREMENT) for part in parts])
+    if first_id + len(whole) - 1 > _LAST_ID:
+        raise ConfigError(f"--first-id: measurement_id would pass {_LAST_ID}, its largest number; give a smaller one")
     # From one quantity after the other to one row after the other.
     order = np.arange(len(whole)).reshape(n_quantities, len(rows)).T.ravel()
     ids = pa.array(np.arange(first_id, first_id + len(whole), dtype=np.int64))
@@ -181,11 +184,11 @@ def _of_quantity(rows: pd.DataFrame, quantity: Quantity, concepts: Concepts) -> 
         fill(name, concepts.of(name, quantity.column))
     fill("measurement_type_concept_id", concepts.of("measurement_type_concept_id", ANY))
     models = rows["model_id"].str.slice(0, _MODEL_CHARACTERS)
-    columns["measurement_source_value"] = _source_values(quantity.column + "@" + models)
+    columns["measurement_source_value"] = pa.array((quantity.column + "@" + models).map(_fitting).tolist(), pa.string())
     if quantity.unit is not None:
         for name in ("unit_concept_id", "unit_source_concept_id"):
             fill(name, concepts.of(name, quantity.unit))
-        fill("unit_source_value", quantity.unit)
+        fill("unit_source_value", _fitting(quantity.unit))
     columns |= _values(rows[quantity.column], quantity, concepts)
     return columns
 
@@ -205,14 +208,13 @@ def _values(values: pd.Series, quantity: Quantity, concepts: Concepts) -> dict[s
     }
 
 
-def _source_values(texts: pd.Series) -> pa.Array:
-    longest = max(texts, key=len, default="")
-    if len(longest) > _SOURCE_CHARACTERS:
+def _fitting(source_value: str) -> str:
+    if len(source_value) > _SOURCE_CHARACTERS:
         raise ConfigError(
-            f"measurement_source_value {longest!r} has {len(longest)} characters, the CDM allows {_SOURCE_CHARACTERS}; "
-            "give the target a shorter name"
+            f"source value {source_value!r} has {len(source_value)} characters, the CDM allows {_SOURCE_CHARACTERS}; "
+            "give the target a shorter name or unit"
         )
-    return pa.array(texts.tolist(), pa.string())
+    return source_value
 
 
 def _keep(rows: pd.DataFrame, kept_N: pd.Series, cause: str, left_out: Counter[str]) -> pd.DataFrame:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # an extra
 SERIES_DESCRIPTION = "SARC-Ray score, research use only, not for diagnosis"
 _SCHEME_NAME = "SARC-Ray predictions and scores"
 _SCHEME_VERSION = "1"
+_MEANING_CHARACTERS = 64
 # What highdicom takes over from the radiograph, and what is put in at the end instead.
 _EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
@@ -124,8 +125,14 @@ def unit_code(unit: str) -> CodedConcept:
 
     if unit in UCUM:
         return CodedConcept(value=unit, scheme_designator="UCUM", meaning=UCUM[unit])
-    plain = unit.encode("ascii", "replace").decode("ascii")
-    return private_code(plain, plain)
+    plain = _plain(unit)
+    # Code Meaning is a Long String (PS3.5 6.2).
+    return private_code(plain, plain[:_MEANING_CHARACTERS])
+
+
+def _plain(text: str) -> str:
+    """ASCII, since the archive's own character set may lack other characters."""
+    return text.encode("ascii", "replace").decode("ascii")
 
 
 def _evidence(source: Source) -> Dataset:
@@ -176,7 +183,7 @@ def _content(images: Sequence[ScoredImage], model: Model) -> MeasurementReport:
         uid=make_uid("model", model.model_id),
         name=f"{MANUFACTURER} {__version__}",
         manufacturer_name=MANUFACTURER,
-        model_name=f"{MANUFACTURER}, {model.predicts}, bundle of release {model.release}",
+        model_name=f"{MANUFACTURER}, {_plain(model.predicts)}, bundle of release {model.release}",
         serial_number=model.model_id,
     )
     observer = ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
@@ -188,7 +195,7 @@ def _content(images: Sequence[ScoredImage], model: Model) -> MeasurementReport:
     note = TextContentItem(
         name=codes.DCM.Comment,
         value=f"{NOT_FOR_DIAGNOSIS}. Predictions of a statistical model; nothing was measured. The score uses the "
-        f"radiograph and {', '.join(model.clinical_features)}. Threshold of the score: {model.threshold!r}.",
+        f"radiograph and {_plain(', '.join(model.clinical_features))}. Threshold of the score: {model.threshold!r}.",
         relationship_type=RelationshipTypeValues.CONTAINS,
     )
     content[0].ContentSequence.append(note)

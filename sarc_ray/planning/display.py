@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sarc_ray.errors import REASONS
+from sarc_ray.errors import REASONS, Reason
 from sarc_ray.instruments import PARTS
 from sarc_ray.inventory.summary import size_words
 from sarc_ray.planning.census import Census, Feature
@@ -65,6 +65,9 @@ def _remedy(feature: Feature, plan: Plan) -> str:
 def _print_sample(console: Console, plan: Plan) -> None:
     outcomes = ", ".join(f"{name} {count}" for name, count in sorted(plan.tally().outcomes.items(), reverse=True))
     _say(console, f"\na random sample of {plan.n_sampled} rows on their whole way: {outcomes}")
+    for name, count in sorted(plan.tally().reasons.items(), key=lambda item: -item[1]):
+        if name:
+            _say(console, f"  {count} {name}: {REASONS[Reason(name)].meaning}")
     table = _table("part", "ms per row", "what")
     for part, meaning in PARTS.items():
         table.add_row(part, f"{1000 * plan.cost.seconds.get(part, 0.0):.1f}", meaning, end_section=part == "fetch")

@@ -16,6 +16,7 @@ from sarc_ray.errors import ManifestError
 
 LABEL = "label"
 _PATIENTS = ("patient_key", "patient_id")
+_TRUTH = {"true": "1", "false": "0"}
 # What writing a score as text, or another machine's rounding, can do to it.
 _SCORE_TOLERANCE = 1e-5
 
@@ -65,6 +66,7 @@ def read_labelled(table: str, *, scores: str | None, label: str | None, bundle: 
     else:
         frame, name = _joined(table, scores, label, bundle)
         patients = "patient_id"
+    patient_N = _patients(frame, patients, table)
     score_N, y_N = _numbers(frame, "score", table), _numbers(frame, name, table)
     _refuse(table, "score", (score_N < 0.0) | (score_N > 1.0), score_N, "0 to 1, or empty")
     _refuse(table, name, (y_N != 0.0) & (y_N != 1.0) & ~np.isnan(y_N), y_N, "0, 1 or empty")
@@ -73,7 +75,7 @@ def read_labelled(table: str, *, scores: str | None, label: str | None, bundle: 
     return Labelled(
         score_N=score_N[known_N],
         y_N=y_N[known_N].astype(np.int64),
-        patient_N=frame.loc[known_N, patients].astype(str).to_numpy(dtype=object),
+        patient_N=patient_N[known_N],
         n_left_out=int((~known_N).sum()),
         label=label or (LABEL if scores is None else outcome_name(bundle.spec.outcome)),
     )
@@ -113,6 +115,18 @@ def _joined(manifest: str, scores: str, label: str | None, bundle: Bundle) -> tu
     return both, LABEL
 
 
+def _patients(frame: pd.DataFrame, name: str, uri: str) -> npt.NDArray[np.object_]:
+    values = frame[name]
+    texts = values.astype(object).where(values.notna(), "").astype(str).str.strip()
+    n_missing = int(texts.isin(MISSING_MARKS).sum())
+    if n_missing:
+        raise ManifestError(
+            f"{uri}: {n_missing} rows have no {name}, and all of them would count as one patient; fill it in, with the "
+            "row's number where a row is a patient of its own, or remove them"
+        )
+    return texts.to_numpy(dtype=object)
+
+
 def _numbers(frame: pd.DataFrame, name: str, uri: str) -> npt.NDArray[np.float64]:
     if name not in frame:
         raise ManifestError(
@@ -121,11 +135,19 @@ def _numbers(frame: pd.DataFrame, name: str, uri: str) -> npt.NDArray[np.float64
         )
     values = frame[name]
     if not pd.api.types.is_numeric_dtype(values):
-        texts = values.map(lambda value: value.strip() if isinstance(value, str) else value)
+        texts = values.map(_plain)
         values = texts.where(~texts.isin(MISSING_MARKS))
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     _refuse(uri, name, np.isnan(numbers) & values.notna().to_numpy(), values.to_numpy(), "a number, or empty")
     return np.asarray(numbers, dtype=np.float64)
+
+
+def _plain(value: object) -> object:
+    """True and false as a manifest takes them, too."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    return _TRUTH.get(text.lower(), text)
 
 
 def _refuse(

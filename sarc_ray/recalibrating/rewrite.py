@@ -51,8 +51,11 @@ class RecalibrationRequest:
             raise ConfigError("--scores, --label: belong to --table, which is not given; add it, or leave them out")
         if self.prevalence is not None and not 0.0 < self.prevalence < 1.0:
             raise ConfigError(f"--prevalence: found {self.prevalence}, allowed: between 0 and 1, both excluded")
-        if storage.canonical_uri(self.to) == storage.canonical_uri(self.bundle):
-            raise ConfigError(f"--to: {self.to} is the bundle itself; name a folder of its own for the new one")
+        if storage.lies_within(self.to, self.bundle):
+            raise ConfigError(
+                f"--to: {self.to} lies within the bundle, which would be another one by it; name a folder of its own "
+                "for the new one"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

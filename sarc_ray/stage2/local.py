@@ -29,6 +29,7 @@ from scipy.special import expit
 
 from sarc_ray.errors import EvaluationError
 from sarc_ray.stage2.calibration import Calibration, CalibrationDecision, fit_logistic, log_odds, moved, softened
+from sarc_ray.stage2.thresholds import score_threshold
 from sarc_ray.stats.arrays import FloatArray, IntArray
 from sarc_ray.stats.calibration import brier, calibration_errors
 
@@ -188,7 +189,7 @@ def recalibrated_model(model: Stage2Model, decision: LocalDecision) -> Stage2Mod
             ici_calibrated=chosen.ici,
         ),
         thresholds=tuple(
-            replace(point, threshold=float(calibration.apply(point.raw_threshold))) for point in model.thresholds
+            replace(point, threshold=score_threshold(calibration, point.raw_threshold)) for point in model.thresholds
         ),
     )
 

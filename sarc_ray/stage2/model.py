@@ -152,7 +152,11 @@ def fit_final(
         fitted=portable(fit(name, params, x_NF, y_N, seed=final_seed, n_jobs=n_jobs)),
         calibration=calibration,
         decision=decision,
-        thresholds=operating_points(cv.oof_raw_scores, y_N, calibration=calibration, aims=config.aims),
+        thresholds=operating_points(
+            cv.oof_raw_scores, y_N, calibration=calibration, aims=config.aims, prevalence=config.prevalence
+        ),
         in_force=config.threshold,
     )
-    return model if config.prevalence is None else rebased_model(model, wanted=config.prevalence)
+    if config.prevalence is None:
+        return model
+    return rebased_model(model, wanted=config.prevalence, present=float(y_N.mean()))

@@ -27,7 +27,7 @@ from scipy.special import expit, logit
 from sarc_ray.errors import EvaluationError
 from sarc_ray.stage2.calibration import CalibrationDecision, moved
 from sarc_ray.stage2.local import CANDIDATES
-from sarc_ray.stage2.thresholds import OperatingPoint
+from sarc_ray.stage2.thresholds import OperatingPoint, score_threshold
 from sarc_ray.stats.arrays import FloatArray
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def rebased_model(model: Stage2Model, *, wanted: float, present: float | None = 
         calibration=calibration,
         decision=_decision(model.decision, present=present, wanted=wanted),
         thresholds=tuple(
-            replace(_at(point, wanted), threshold=float(calibration.apply(point.raw_threshold)))
+            replace(_at(point, wanted), threshold=score_threshold(calibration, point.raw_threshold))
             for point in model.thresholds
         ),
     )

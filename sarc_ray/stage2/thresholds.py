@@ -1,7 +1,7 @@
 """Thresholds on out-of-fold scores, one per rule, each with what it does to the training patients.
 
 Choosing and counting use the same scores, so that the counts are a little too good; a threshold is one number from many
-patients, so it is little. They hold for the prevalence of the training patients.
+patients, so it is little. They hold for the prevalence of the training patients, or for the one that is asked for.
 
 Shapes: N rows, R repeats of the cross-validation, G operating points of the ROC curve.
 """
@@ -69,8 +69,14 @@ class _Counts:
 
     tp: FloatArray
     fp: FloatArray
-    n_pos: int
-    n_neg: int
+    n_pos: float
+    n_neg: float
+
+    def at(self, prevalence: float) -> _Counts:
+        """The same sensitivities and specificities among as many rows, of which another share has the outcome."""
+        n_rows = self.n_pos + self.n_neg
+        n_pos, n_neg = n_rows * prevalence, n_rows * (1.0 - prevalence)
+        return _Counts(self.tp / self.n_pos * n_pos, self.fp / self.n_neg * n_neg, n_pos, n_neg)
 
 
 def _most(value_G: FloatArray) -> int:
@@ -119,7 +125,12 @@ _CHOICES: Mapping[Rule, Callable[[_Counts, float | None], int]] = {
 
 
 def operating_points(
-    raw: npt.ArrayLike, y: npt.ArrayLike, *, calibration: Calibration, aims: Mapping[Rule, float | None]
+    raw: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    calibration: Calibration,
+    aims: Mapping[Rule, float | None],
+    prevalence: float | None = None,
 ) -> tuple[OperatingPoint, ...]:
     """Choose a threshold by every rule.
 
@@ -138,6 +149,8 @@ def operating_points(
         y: 0/1 labels, shape (n_rows,).
         calibration: in force.
         aims: what each rule is given.
+        prevalence: share with the outcome among the patients for whom rules that count patients, and the figures, shall
+            hold; None for that of ``y``.
 
     Raises:
         ValueError: one class is absent.
@@ -153,6 +166,8 @@ def operating_points(
     if n_pos == 0 or n_neg == 0:
         raise ValueError("label: one class is absent; thresholds need patients with and without the outcome")
     counts = _Counts(np.rint(curve.tpr * n_pos), np.rint(curve.fpr * n_neg), n_pos, n_neg)
+    if prevalence is not None:
+        counts = counts.at(prevalence)
     points = []
     for rule in RULES:
         chosen = _CHOICES[rule](counts, aims[rule])
@@ -162,11 +177,24 @@ def operating_points(
                 rule=rule,
                 aim=aims[rule],
                 raw_threshold=raw_threshold,
-                threshold=float(calibration.apply(raw_threshold)),
+                threshold=score_threshold(calibration, raw_threshold),
                 **_figures(counts, chosen),
             )
         )
     return tuple(points)
+
+
+def score_threshold(calibration: Calibration, raw_threshold: float) -> float:
+    """A raw threshold in units of the score; both flag the same rows.
+
+    Args:
+        calibration: in force.
+        raw_threshold: above 1 where it is to flag nobody. A calibration may give what lies so little above 1 the same
+            score as 1, so that the threshold is then taken from the highest score that there can be.
+    """
+    if raw_threshold <= 1.0:
+        return float(calibration.apply(raw_threshold))
+    return _above(float(calibration.apply(1.0)))
 
 
 def points_stated(points: Sequence[OperatingPoint], *, in_force: str) -> list[dict[str, Any]]:
@@ -184,9 +212,13 @@ def _cut(score_G: FloatArray, n_flagged_scores: int) -> float:
     """The threshold that flags so many of the distinct scores, which fall."""
     highest = float(score_G[0])
     if n_flagged_scores == 0:
-        return (highest + 1.0) / 2.0 if highest < 1.0 else float(np.nextafter(1.0, 2.0))
+        return _above(highest)
     lowest = float(score_G[n_flagged_scores - 1])
     return (lowest + float(score_G[n_flagged_scores])) / 2.0 if n_flagged_scores < len(score_G) else lowest
+
+
+def _above(highest: float) -> float:
+    return (highest + 1.0) / 2.0 if highest < 1.0 else float(np.nextafter(1.0, 2.0))
 
 
 def _figures(counts: _Counts, chosen: int) -> dict[str, float | None]:

@@ -97,6 +97,17 @@ def test_a_value_that_most_rows_have_shares_its_cell_with_no_smaller_and_no_larg
     assert cells[0] not in cells[1:]
 
 
+def test_a_value_of_one_patient_with_many_rows_gets_no_cell_of_its_own():
+    frame = population.draw(np.random.default_rng(7), 2000)
+    frame.loc[:299, ["bmi_kg_m2", "patient_key"]] = [31.47, "k-often"]
+    cells = []
+    for key in ("k-often", None):
+        table = population.to_arrow(frame if key else frame.assign(patient_key=frame["row_id"].astype(str)))
+        edges = make_binnings(table, variables_of(table.schema), grid_cells=50, at_least=10)["bmi_kg_m2"].edges
+        cells.append(31.46 in edges and 31.47 in edges)
+    assert cells == [False, True]
+
+
 def test_few_rows_have_few_cells_and_rare_levels_share_one():
     frame = population.draw(np.random.default_rng(2), 400)
     frame.loc[:4, "view"] = "LATERAL"

@@ -1,5 +1,6 @@
 """Rows of MEASUREMENT: the CDM's own columns, a row for each value, a person and a day for each, or a clear error."""
 
+import dataclasses
 import datetime as dt
 import json
 import shutil
@@ -234,6 +235,25 @@ def test_a_manifest_that_has_none_of_the_rows_gives_no_days_in_silence(archive, 
     assert not (tmp_path / "m.csv").exists()
 
 
+def test_ids_that_no_database_holds_are_refused(archive, persons, tmp_path):
+    last = 2**63 - 1
+    done = export_omop(make_request(archive, persons, tmp_path / "m.parquet", first_id=last - 23))
+    assert done.n_written == 24
+    assert storage.read_table(str(tmp_path / "m.parquet"))["measurement_id"].iloc[-1] == last
+    with pytest.raises(ConfigError, match=f"--first-id: measurement_id would pass {last}"):
+        export_omop(make_request(archive, persons, tmp_path / "other.parquet", first_id=last - 22))
+    assert not (tmp_path / "other.parquet").exists()
+
+
+def test_a_unit_that_the_cdm_cannot_hold_is_refused(archive, persons, tmp_path, monkeypatch):
+    long = [dataclasses.replace(one, unit="x" * 51) for one in KNOWN[:1]]
+    monkeypatch.setattr("sarc_ray.exporting.omop.quantities", lambda spec: tuple(long))
+    with pytest.raises(
+        ConfigError, match="has 51 characters, the CDM allows 50; give the target a shorter name or unit"
+    ):
+        export_omop(make_request(archive, persons, tmp_path / "m.parquet"))
+
+
 def test_a_month_alone_is_no_date_unless_a_day_stands_for_it(archive, persons, tmp_path):
     request = make_request(archive, persons, tmp_path / "m.csv", manifest=None, day_of_month=None)
     with pytest.raises(ConfigError, match=r"of 4 rows the month alone is known.*--manifest.*--day-of-month"):
@@ -298,6 +318,10 @@ def test_concept_ids_of_a_file_stand_before_the_defaults(archive, persons, tmp_p
         (("measurement_id", "score", "1"), "row 1: field is 'measurement_id', allowed: measurement_concept_id"),
         (("unit_concept_id", "lbs", "1"), "row 1: source_value of unit_concept_id is 'lbs', allowed: kg, s, 1"),
         (("unit_concept_id", "kg", "kilogram"), "row 1: concept_id is 'kilogram', allowed: a whole number"),
+        (
+            ("unit_concept_id", "kg", str(2**31)),
+            "row 1: concept_id is '2147483648', allowed: a whole number up to 2147",
+        ),
     ],
 )
 def test_misspelt_concepts_are_refused(tmp_path, row, message):

@@ -1,5 +1,6 @@
 """Reports after TID 1500, read back by highdicom's own reader."""
 
+import dataclasses
 import io
 
 import highdicom
@@ -167,3 +168,12 @@ def test_the_same_scores_are_the_same_instance_and_others_another():
 def test_units_that_ucum_does_not_have_are_private(unit, value, scheme):
     found = unit_code(unit)
     assert (found.value, found.scheme_designator) == (value, scheme)
+
+
+def test_long_units_and_names_in_other_scripts_are_written_as_the_standard_can_hold_them():
+    assert unit_code("points " * 12).meaning == ("points " * 12)[:64]
+    model = dataclasses.replace(MODEL, predicts="gr\u00f6\u00dfe", clinical_features=("\u808c_1",))
+    found = pydicom.dcmread(io.BytesIO(structured_report([scored(make_image(2))], model)))
+    texts = " ".join(str(element.value) for element in found.iterall() if element.keyword == "TextValue")
+    assert "SARC-Ray, gr??e, bundle" in texts
+    assert "the radiograph and ?_1." in texts

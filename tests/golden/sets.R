@@ -147,9 +147,74 @@ bootstrap <- function(set, d) {
 }
 
 set.seed(20231123)
+# Base R from here on: definitions written another way (harmonic mean, correlation of flags, ranks, densities).
+flags <- function(set, d) {
+  flag <- d$score_a >= median(d$score_a)
+  precision <- mean(d$label[flag])
+  recall <- mean(flag[d$label == 1])
+  cut <- sort(unique(d$score_a), decreasing = TRUE)
+  tp <- sapply(cut, function(t) sum(d$label[d$score_a >= t]))
+  flagged <- sapply(cut, function(t) sum(d$score_a >= t))
+  keep(set, "stats", list(
+    auprc = sum(diff(c(0, tp / sum(d$label))) * tp / flagged),
+    f1 = 2 / (1 / precision + 1 / recall), mcc = suppressWarnings(cor(flag, d$label))
+  ))
+}
+
+fit <- function(set, d) {
+  bins <- findInterval(d$probability, quantile(d$probability, 1:9 / 10), left.open = TRUE)
+  n <- tapply(d$label, bins, length)
+  observed <- tapply(d$label, bins, sum)
+  expected <- tapply(d$probability, bins, sum)
+  statistic <- sum((observed - expected)^2 / (expected * (1 - expected / n)))
+  keep(set, "stats", list(
+    hosmer_lemeshow = statistic, hosmer_lemeshow_df = length(n),
+    hosmer_lemeshow_p = pchisq(statistic, length(n), lower.tail = FALSE)
+  ))
+  threshold <- c(0.1, 0.3)
+  benefit <- sapply(threshold, function(t) {
+    treated <- d$probability >= t
+    mean(treated & d$label == 1) - mean(treated & d$label == 0) * t / (1 - t)
+  })
+  everybody <- mean(d$label) - (1 - mean(d$label)) * threshold / (1 - threshold)
+  keep(set, "stats", list(
+    net_benefit_10 = benefit[1], net_benefit_30 = benefit[2], standardised_30 = benefit[2] / mean(d$label),
+    treat_all_30 = everybody[2], avoided_30 = 100 * (benefit[2] - everybody[2]) / (0.3 / 0.7)
+  ))
+}
+
+errors <- function(set, d) {
+  difference <- d$predicted - d$measured
+  n <- nrow(d)
+  limit <- mean(difference) + c(-1, 1) * qnorm(0.975) * sd(difference)
+  margin <- qt(0.975, n - 1) * sqrt(3 * var(difference) / n)
+  sigma <- 1 + abs(d$predicted) / 20
+  values <- split(d$measured, d$label)
+  spread <- sqrt((var(values[["1"]]) + var(values[["0"]])) / 2)
+  shares <- sapply(values, function(x) mean(x > 17))
+  keep(set, "stats", list(
+    mae = mean(abs(difference)), rmse = sqrt(mean(difference^2)),
+    explained_variance = 1 - sum(difference^2) / sum((d$measured - mean(d$measured))^2),
+    loa_low = limit[1], loa_low_ci_low = limit[1] - margin, loa_high = limit[2], loa_high_ci_high = limit[2] + margin,
+    nll = -mean(dnorm(d$measured, d$predicted, sigma, log = TRUE)),
+    coverage_90 = mean(abs(pnorm(d$measured, d$predicted, sigma) - 0.5) <= 0.45), sharpness = sqrt(mean(sigma^2)),
+    smd_means = (mean(values[["1"]]) - mean(values[["0"]])) / spread,
+    smd_shares = diff(shares)[[1]] / sqrt(mean(shares * (1 - shares)))
+  ))
+}
+
+adjusted <- function(set, d) {
+  values <- split(d$measured, d$label)
+  p <- c(t.test(values[["1"]], values[["0"]], var.equal = TRUE)$p.value, t.test(d$predicted - d$measured)$p.value,
+         wilcox.test(values[["1"]], values[["0"]], exact = FALSE, correct = TRUE)$p.value, NA)
+  holm <- p.adjust(p, "holm")
+  keep(set, "stats", list(holm_first = holm[1], holm_second = holm[2], holm_third = holm[3]))
+}
+
 sets <- lapply(seq_len(nrow(plan)), draw)
 for (set in seq_along(sets)) {
-  for (part in list(discrimination, calibration, agreement, decisions, groups, bootstrap)) {
+  for (part in list(discrimination, calibration, agreement, decisions, groups, bootstrap,
+                    flags, fit, errors, adjusted)) {
     suppressWarnings(part(set, sets[[set]]))
   }
 }

@@ -175,6 +175,9 @@ def test_what_is_printed_and_written(plan):
         "This takes for granted that",
     ):
         assert words in said
+    reasons = {name: count for name, count in plan.tally().reasons.items() if name}
+    assert len(reasons) > 1
+    assert all(f"  {count} {name}: " in said for name, count in reasons.items())
     written = json.loads(json.dumps(to_mapping(plan), allow_nan=False))
     assert written["eligible"] + sum((written["undecided"] | written["ineligible"]).values()) == written["rows"]
     assert written["clinical"]["sufficient"] == "partly"

@@ -201,6 +201,7 @@ def test_a_manifest_beside_its_score_table_gives_the_bundles_own_outcome(sample,
         ({}, "sarcopenia", "column sarcopenia: missing"),
         ({"model_id": "0" * 32}, None, "scores of model 0000.*; score the sample with this bundle"),
         ({"raw_score": 0.5}, None, "scores differ by up to .* from what the bundle makes"),
+        ({"patient_key": ["p1", "", " "] * (N // 3)}, None, "400 rows have no patient_key, and all of them would"),
         ({"patient_key": None}, None, "patient_key or patient_id: missing"),
         ({"raw_score": None, "model_id": None}, None, "raw_score or model_id: missing"),
     ],
@@ -211,6 +212,13 @@ def test_wrong_samples_are_refused(sample, bundle, tmp_path, change, label, mess
     uri = written(frame, tmp_path / "sample.csv")
     with pytest.raises(ManifestError, match=message):
         read_labelled(uri, scores=None, label=label, bundle=bundle)
+
+
+def test_true_and_false_are_labels_in_text_too(sample, bundle, tmp_path):
+    for name in ("sample.csv", "sample.parquet"):
+        uri = written(sample.assign(label=sample["label"].astype(bool)), tmp_path / name)
+        found = read_labelled(uri, scores=None, label=None, bundle=bundle)
+        np.testing.assert_array_equal(found.y_N, sample["label"])
 
 
 def test_a_small_sample_is_refused_with_what_is_needed(sample, tmp_path):
@@ -227,7 +235,8 @@ def test_a_small_sample_is_refused_with_what_is_needed(sample, tmp_path):
         ({"table": "a.csv", "prevalence": 0.1}, "either --table"),
         ({"prevalence": 0.1, "label": "x"}, "belong to --table"),
         ({"prevalence": 1.0}, r"--prevalence: found 1\.0"),
-        ({"prevalence": 0.1, "to": MODEL + "/"}, "is the bundle itself"),
+        ({"prevalence": 0.1, "to": MODEL + "/"}, "lies within the bundle"),
+        ({"prevalence": 0.1, "to": MODEL + "/new"}, "lies within the bundle"),
     ],
 )
 def test_requests_that_make_no_sense(given, message):

@@ -107,8 +107,16 @@ def test_the_configuration_rebases_the_final_model(fitted):
     config = dataclasses.replace(CONFIG, prevalence=0.03)
     asked, _, _ = fitted_model("logistic_regression", n=600, config=config)
     expected = rebased_model(model, wanted=0.03)
-    np.testing.assert_array_equal(asked.predict(X)[1], expected.predict(X)[1])
-    assert asked.stated() == expected.stated()
+    np.testing.assert_allclose(asked.predict(X)[1], expected.predict(X)[1], rtol=1e-12)
+    assert asked.decision == expected.decision
+    # Rules that count patients count those of the wanted prevalence.
+    counting = {"f1", "alerts_per_10000", "cost_ratio"}
+    for own, other in zip(asked.thresholds, expected.thresholds, strict=True):
+        assert (own.raw_threshold == other.raw_threshold) or own.rule in counting
+        same = rebased_model(dataclasses.replace(model, thresholds=(own,), in_force=own.rule), wanted=0.03, present=0.1)
+        assert (own.ppv, own.alerts_per_10000) == pytest.approx((same.point.ppv, same.point.alerts_per_10000))
+    (alerts,) = [point for point in asked.thresholds if point.rule == "alerts_per_10000"]
+    assert 0.8 * alerts.aim < alerts.alerts_per_10000 <= alerts.aim
     with pytest.raises(ValueError, match=r"prevalence: found 1\.0"):
         dataclasses.replace(CONFIG, prevalence=1.0)
     with pytest.raises(ValueError, match="with calibration none"):

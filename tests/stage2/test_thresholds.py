@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import f1_score
 
-from sarc_ray.stage2.calibration import Sigmoid, Unchanged
+from sarc_ray.stage2.calibration import Beta, Isotonic, MovedIsotonic, Sigmoid, Unchanged
 from sarc_ray.stage2.thresholds import RULES, operating_points, points_stated
 from sarc_ray.stats.discrimination import youden_threshold
 
@@ -84,6 +84,33 @@ def test_where_an_aim_allows_nobody_nobody_is_flagged():
     assert certain.alerts_per_10000 == 0.0
 
 
+KNOTS = np.array([0.0, 0.5, 1.0]), np.array([0.1, 0.3, 0.8])
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        Unchanged(),
+        Sigmoid(0.3, -1.0),
+        Sigmoid(2.0, 1.0),
+        Sigmoid(9.0, 9.0),
+        Beta(0.5, 0.2, -0.3),
+        Isotonic(*KNOTS),
+        MovedIsotonic(*KNOTS, 0.4, -0.2),
+    ],
+)
+def test_a_threshold_for_nobody_flags_nobody_behind_any_map(calibration):
+    raw_N, y_N = np.array([1.0, 1.0, 0.9, 0.2, 0.1, 0.0]), np.array([0, 1, 1, 0, 1, 0])
+    points = operating_points(raw_N, y_N, calibration=calibration, aims=AIMS | {"specificity": 1.0})
+    score_N = calibration.apply(raw_N)
+    flagged = {point.rule: 1e4 * (score_N >= point.threshold).mean() for point in points}
+    assert flagged["specificity"] == 0.0
+    assert flagged == pytest.approx({point.rule: point.alerts_per_10000 for point in points})
+    # Not by a rounding error: another machine's may differ.
+    (nobody,) = [point.threshold for point in points if point.rule == "specificity"]
+    assert nobody > 1.0 or nobody > score_N.max() + 1e-12
+
+
 def test_a_missed_patient_that_costs_more_lowers_the_threshold():
     raw_RN, y_N = draw(2000, 5)
     found = [chosen(raw_RN, y_N, cost_ratio=ratio)["cost_ratio"] for ratio in (1.0, 5.0, 50.0)]
@@ -105,6 +132,20 @@ def test_calibration_moves_the_number_and_flags_the_same():
         assert after.threshold == sigmoid.apply(after.raw_threshold)
         np.testing.assert_array_equal(sigmoid.apply(raw_RN) >= after.threshold, raw_RN >= before.threshold)
         assert dataclasses.replace(after, threshold=before.threshold) == before
+
+
+@pytest.mark.parametrize("copies", [1, 9])
+def test_another_prevalence_is_other_numbers_of_the_same_patients(copies):
+    """As if every patient with the outcome were there more often."""
+    raw_RN, y_N = draw(400, 8)
+    more = np.concatenate([np.arange(400), np.repeat(np.flatnonzero(y_N), copies)])
+    expected = operating_points(raw_RN[:, more], y_N[more], calibration=Unchanged(), aims=AIMS)
+    found = operating_points(raw_RN, y_N, calibration=Unchanged(), aims=AIMS, prevalence=float(y_N[more].mean()))
+    for one, other in zip(found, expected, strict=True):
+        assert dataclasses.asdict(one) == pytest.approx(dataclasses.asdict(other))
+    plain = operating_points(raw_RN, y_N, calibration=Unchanged(), aims=AIMS)
+    moved = {one.rule for one, other in zip(found, plain, strict=True) if one.raw_threshold != other.raw_threshold}
+    assert moved == {"f1", "alerts_per_10000", "cost_ratio"}
 
 
 def test_what_is_stated_is_in_units_of_the_score_and_marked():

@@ -1,5 +1,9 @@
 """Our statistics against R's, on the data that tests/golden/statistics.R drew (R 4.2.2; packages in the table)."""
 
+import io
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +115,28 @@ def test_two_groups(data, r_value):
 def test_every_golden_value_is_finite(r_value):
     assert len(r_value) == 34
     assert np.isfinite(list(r_value.values())).all()
+
+
+@pytest.mark.skipif(
+    shutil.which("Rscript") is None, reason="Rscript is not here; pROC's example data are not ours to keep"
+)
+def test_proc_example_as_published():
+    """pROC's aSAH: 113 patients, 41 with a poor outcome (Robin et al. 2011, and the package's manual)."""
+    command = 'data(aSAH, package = "pROC"); write.csv(aSAH[c("outcome", "wfns", "s100b", "ndka")], row.names = FALSE)'
+    done = subprocess.run(
+        ["Rscript", "-e", command], env=os.environ | {"TZ": "UTC"}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("R is here without pROC")
+    rows = pd.read_csv(io.StringIO(done.stdout))
+    label = rows["outcome"] == "Poor"
+    assert (len(rows), label.sum()) == (113, 41)
+    areas = {name: discrimination.auroc(label, rows[name]) for name in ("wfns", "s100b", "ndka")}
+    assert areas == pytest.approx(
+        {"wfns": 0.823678861788618, "s100b": 0.731368563685637, "ndka": 0.611957994579946}, rel=1e-12
+    )
+    variances = [discrimination.delong_variance(label, rows[name]) for name in ("wfns", "s100b")]
+    assert variances == pytest.approx([0.00146991470882363, 0.00266868245717244], rel=1e-12)
+    paired = discrimination.delong_paired(label, rows["wfns"], rows["s100b"], confidence_level=0.95)
+    assert (paired.statistic, paired.p_value) == pytest.approx((2.20898359144091, 0.0271757822291882), rel=1e-12)
+    assert (paired.ci_low, paired.ci_high) == pytest.approx((0.01040618, 0.17421442), abs=1e-8)
