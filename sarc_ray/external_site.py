@@ -23,7 +23,7 @@ from sarc_ray.errors import REASONS, ConfigError, ManifestError, Reason
 from sarc_ray.evaluation.external_rows import Reference, no_reference
 from sarc_ray.evaluation.plan import EvaluationPlan
 from sarc_ray.evaluation.plan_file import write_plan
-from sarc_ray.evaluation.results import headline_table, with_unplanned
+from sarc_ray.evaluation.results import by_plan, headline_table, with_unplanned
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.plans import PLAN, plan_of, whole_plan
 from sarc_ray.run import Run, fingerprint_of, load_run
@@ -237,7 +237,7 @@ def _reference(request: SiteRequest, model_run: Run) -> Reference:
 def _write(run: Run, plan: EvaluationPlan, table: pd.DataFrame, frame: pd.DataFrame) -> None:
     storage.write_text(run.path("results", PLAN), write_plan(plan))
     run.write_result("results", table)
-    run.write_result("headline", headline_table(table, interval_level=plan.config.interval_level))
+    run.write_result("headline", by_plan(headline_table(table, interval_level=plan.config.interval_level), plan))
     storage.write_table(run.path("results", f"table_one_{SITE}.csv"), table_one(frame))
 
 
