@@ -19,6 +19,7 @@ from sarc_ray.cohort.definitions import OutcomeConfig, outcome_columns, outcome_
 from sarc_ray.cohort.schema import read_manifest
 from sarc_ray.cohort.selection import FlowStep, Selection, flow_step, select
 from sarc_ray.cohort.splits import TEST_INTERNAL
+from sarc_ray.config import assignment
 from sarc_ray.errors import REASONS, ConfigError, ManifestError, Reason
 from sarc_ray.evaluation.external_rows import Reference, no_reference
 from sarc_ray.evaluation.plan import EvaluationPlan
@@ -82,8 +83,8 @@ def load_model_run(request: SiteRequest, config: str | None, overrides: Sequence
     """
     if config is not None:
         return load_run(config, overrides)
-    own = ["run.name=site", f"run.directory={request.to}", f"data.derivation={request.table}"]
-    return load_run("paper", [*own, *overrides])
+    own = [assignment("run.directory", request.to), assignment("data.derivation", request.table)]
+    return load_run("paper", ["run.name=site", *own, *overrides])
 
 
 def site_run(request: SiteRequest, run: Run) -> Run:
