@@ -16,9 +16,9 @@ from sarc_ray.distributed.bootstrap import map_blocks
 from sarc_ray.evaluation.external_rows import Reference
 from sarc_ray.evaluation.plan import EvaluationPlan
 from sarc_ray.evaluation.plan_file import write_plan
-from sarc_ray.evaluation.results import evaluate_by_plan, headline_table
+from sarc_ray.evaluation.results import by_plan, evaluate_by_plan, headline_table
 from sarc_ray.evaluation.table_one import table_one
-from sarc_ray.ladder import write_ladder
+from sarc_ray.ladder import climb
 from sarc_ray.plans import PLAN, plan_of
 from sarc_ray.run import Run
 from sarc_ray.run_stage2 import finalists_table
@@ -47,9 +47,13 @@ def evaluate(run: Run, tell: Tell) -> Record:
         run.write_result("results", table)
         for dataset, frame in frames.items():
             storage.write_table(run.path("results", f"table_one_{dataset}.csv"), table_one(frame))
-        run.write_result("headline", headline_table(table, interval_level=plan.config.interval_level))
-        run.write_result("algorithms", finalists_table(run, datasets, plan.config))
-        write_ladder(run, datasets, plan.config)
+        made = {
+            "headline": headline_table(table, interval_level=plan.config.interval_level),
+            "algorithms": finalists_table(run, datasets, plan.config),
+            "ladder": climb(run, datasets, plan.config),
+        }
+        for name, of_plan in made.items():
+            run.write_result(name, by_plan(of_plan, plan))
         return {"rows": len(table), "plan": plan.plan_hash[:16]}
 
     outputs = ("results/results.parquet", "results/ladder.parquet", f"results/{PLAN}")

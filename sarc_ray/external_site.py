@@ -19,11 +19,12 @@ from sarc_ray.cohort.definitions import OutcomeConfig, outcome_columns, outcome_
 from sarc_ray.cohort.schema import read_manifest
 from sarc_ray.cohort.selection import FlowStep, Selection, flow_step, select
 from sarc_ray.cohort.splits import TEST_INTERNAL
+from sarc_ray.config import assignment
 from sarc_ray.errors import REASONS, ConfigError, ManifestError, Reason
 from sarc_ray.evaluation.external_rows import Reference, no_reference
 from sarc_ray.evaluation.plan import EvaluationPlan
 from sarc_ray.evaluation.plan_file import write_plan
-from sarc_ray.evaluation.results import headline_table, with_unplanned
+from sarc_ray.evaluation.results import by_plan, headline_table, with_unplanned
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.plans import PLAN, plan_of, whole_plan
 from sarc_ray.run import Run, fingerprint_of, load_run
@@ -82,8 +83,8 @@ def load_model_run(request: SiteRequest, config: str | None, overrides: Sequence
     """
     if config is not None:
         return load_run(config, overrides)
-    own = ["run.name=site", f"run.directory={request.to}", f"data.derivation={request.table}"]
-    return load_run("paper", [*own, *overrides])
+    own = [assignment("run.directory", request.to), assignment("data.derivation", request.table)]
+    return load_run("paper", ["run.name=site", *own, *overrides])
 
 
 def site_run(request: SiteRequest, run: Run) -> Run:
@@ -237,7 +238,7 @@ def _reference(request: SiteRequest, model_run: Run) -> Reference:
 def _write(run: Run, plan: EvaluationPlan, table: pd.DataFrame, frame: pd.DataFrame) -> None:
     storage.write_text(run.path("results", PLAN), write_plan(plan))
     run.write_result("results", table)
-    run.write_result("headline", headline_table(table, interval_level=plan.config.interval_level))
+    run.write_result("headline", by_plan(headline_table(table, interval_level=plan.config.interval_level), plan))
     storage.write_table(run.path("results", f"table_one_{SITE}.csv"), table_one(frame))
 
 

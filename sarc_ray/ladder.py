@@ -25,8 +25,12 @@ CHOSEN, SECOND = "chosen", "ridge"
 SARC_F = "sarc_f"
 
 
-def write_ladder(run: Run, datasets: Sequence[str], evaluation: EvaluationConfig) -> pd.DataFrame:
-    """Climb the ladder on test sets that are scored, and write ``results/ladder.parquet`` and ``ladder.csv``.
+def climb(run: Run, datasets: Sequence[str], evaluation: EvaluationConfig) -> pd.DataFrame:
+    """Learn every rung on the training patients, and evaluate it on each test set.
+
+    Two learners: the chosen algorithm with its chosen hyper-parameters, which were found with all features at hand and
+    so may favour the last rung; and ridge logistic regression, which no search has touched. Of the chosen one the last
+    rung is the bundle's own model.
 
     Args:
         run: tuned and scored.
@@ -38,18 +42,6 @@ def write_ladder(run: Run, datasets: Sequence[str], evaluation: EvaluationConfig
 
     Raises:
         StorageError: predictions, bundle or scores are missing.
-    """
-    table = climb(run, datasets, evaluation)
-    run.write_result("ladder", table)
-    return table
-
-
-def climb(run: Run, datasets: Sequence[str], evaluation: EvaluationConfig) -> pd.DataFrame:
-    """Learn every rung on the training patients, and evaluate it on each test set.
-
-    Two learners: the chosen algorithm with its chosen hyper-parameters, which were found with all features at hand and
-    so may favour the last rung; and ridge logistic regression, which no search has touched. Of the chosen one the last
-    rung is the bundle's own model.
     """
     config = run.config
     stage2 = read_manifest_of(run.path("bundle")).stage2

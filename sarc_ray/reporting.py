@@ -43,7 +43,7 @@ from sarc_ray.run import Run, fingerprint_of
 
 Tell = Callable[[str, int, int], None]
 # Raised when the page shows something else for the same results.
-REPORT_VERSION = 7
+REPORT_VERSION = 8
 _NOBODY = "no such patient was scored"
 _LABELS = {TEST_INTERNAL: "Internal test set", TEST_EXTERNAL: "External test set"}
 _PARTS = {TRAIN: "Training", TUNE: "Tuning", TEST_INTERNAL: "Internal test"}

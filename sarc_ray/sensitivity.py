@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pandas as pd
@@ -43,11 +44,11 @@ def analysis_run(run: Run, name: str) -> Run:
         StorageError: the run has not scored its test sets yet.
     """
     analysis = analysis_named(name)
-    for dataset in stages.labelled_datasets(run.config):
+    config = run.config
+    for dataset in stages.labelled_datasets(config):
         stages.finished(run, f"score-{dataset}")
     uri = run.path(_FOLDER, name, "manifest.parquet")
     storage.write_table(uri, restricted(intake.read_cohort(run, "derivation"), analysis))
-    config = run.config
     return Run(
         config=replace(
             config,
@@ -58,28 +59,46 @@ def analysis_run(run: Run, name: str) -> Run:
 
 
 def comparison(run: Run, other: Run, name: str) -> pd.DataFrame:
-    """Both models on each test set; written beside the run's results as ``sensitivity_<name>.csv``.
+    """As :func:`compared`; written beside the run's results as ``sensitivity_<name>.csv``."""
+    table = compared(run, other, name)
+    storage.write_table(_table_of(run, name), table)
+    return table
+
+
+def compared_again(run: Run) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Tables of the analyses that were made, by place, from the scores of both models as they lie there now."""
+    for name in ANALYSES:
+        if storage.exists(_table_of(run, name)):
+            config = run.config
+            other = Run(config=replace(config, run=replace(config.run, directory=run.path(_FOLDER, name))))
+            yield _table_of(run, name), compared(run, other, name)
+
+
+def compared(run: Run, other: Run, name: str) -> pd.DataFrame:
+    """Both models on each test set.
 
     Args:
         run: that learned from all.
         other: of :func:`analysis_run`, scored.
         name: of the analysis.
     """
-    level = plan_in_force(run).config.confidence_level
+    config = plan_in_force(run).config
     rows = [
         compare(
             intake.labelled_scores(run, dataset),
             intake.labelled_scores(other, dataset),
             dataset=dataset,
-            confidence_level=level,
+            config=config,
         )
         for dataset in stages.labelled_datasets(run.config)
     ]
-    table = sensitivity_table(
+    return sensitivity_table(
         name,
         rows,
         training_patients=training_patients(intake.read_cohort(other, "derivation")),
         training_patients_all=training_patients(intake.read_cohort(run, "derivation")),
     )
-    storage.write_table(run.path("results", f"sensitivity_{name}.csv"), table)
-    return table
+
+
+def _table_of(run: Run, name: str) -> str:
+    return run.path("results", f"sensitivity_{name}.csv")

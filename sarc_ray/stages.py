@@ -12,6 +12,7 @@ from sarc_ray import __version__, bundle, storage
 from sarc_ray.cohort.splits import TEST_EXTERNAL, TEST_INTERNAL
 from sarc_ray.config import to_mapping
 from sarc_ray.errors import ConfigError
+from sarc_ray.evaluation.plan import PLAN_VERSION, TABLES_VERSION
 from sarc_ray.run import Run, RunConfig, fingerprint_of
 from sarc_ray.stage2.settings import Stage2Config
 
@@ -40,7 +41,8 @@ def inputs_of(run: Run, stage: str) -> Any:
     assert stage == "evaluate", stage
     scores = [fingerprint(run, f"score-{name}") for name in labelled_datasets(config)]
     plan = _content(config.evaluation.plan)
-    return [scores, config.evaluation, plan, config.targets, _content(config.data.truth), config.run.seed]
+    made = (PLAN_VERSION, TABLES_VERSION)
+    return [scores, config.evaluation, plan, config.targets, _content(config.data.truth), config.run.seed, made]
 
 
 def _of_scores(config: RunConfig) -> tuple[Any, ...]:

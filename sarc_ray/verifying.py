@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sarc_ray import evaluating, intake, ladder, reporting, stages, storage
+from sarc_ray import evaluating, intake, ladder, reporting, sensitivity, stages, storage
 from sarc_ray.errors import StorageError
-from sarc_ray.evaluation.results import headline_table
+from sarc_ray.evaluation.plan_file import write_plan
+from sarc_ray.evaluation.results import by_plan, headline_table
 from sarc_ray.evaluation.table_one import table_one
-from sarc_ray.plans import plan_in_force
+from sarc_ray.plans import PLAN, plan_in_force
 from sarc_ray.report.html import ASSETS, MANUSCRIPT, PAGE, TRIPOD_PAGE, write_report
 from sarc_ray.run import Run
 from sarc_ray.run_stage2 import finalists_table
@@ -82,7 +83,7 @@ def verify(run: Run, tell: evaluating.Tell) -> Verification:
         tell("report", 1, 1)
         pairs += _numbers(run, scratch)
         names = [PAGE, TRIPOD_PAGE, *_below(scratch, ASSETS), *_below(scratch, MANUSCRIPT, ".svg")]
-        found = [*_texts(run, scratch, names), *_not_of_the_report(run, scratch)]
+        found = [*_plan_as_written(run), *_texts(run, scratch, names), *_not_of_the_report(run, scratch)]
     for name, (shown, again) in pairs:
         found += differences(name, shown, again)
     return Verification(
@@ -109,29 +110,40 @@ def _results(run: Run, tell: evaluating.Tell) -> Iterator[Pair]:
         "ladder": lambda: ladder.climb(run, datasets, plan.config),
     }
     for name, make in made.items():
-        again = make()
+        again = by_plan(make(), plan)
         for ending in ("parquet", "csv"):
             yield f"results/{name}.{ending}", (_if_there(run.path("results", f"{name}.{ending}")), again)
     for dataset, frame in frames.items():
         name = f"table_one_{dataset}.csv"
         yield f"results/{name}", (_if_there(run.path("results", name)), table_one(frame))
+    for uri, again in sensitivity.compared_again(run):
+        yield f"results/{uri.rsplit('/', 1)[-1]}", (_if_there(uri), again)
 
 
 def _if_there(uri: str) -> pd.DataFrame | None:
     return storage.read_table(uri) if storage.exists(uri) else None
 
 
-def _below(report: str, folder: str, ending: str = "") -> list[str]:
-    """Paths within a report of the files in one of its folders."""
-    uris = storage.list_files(storage.join(report, folder), ending)
-    return [f"{folder}/{uri.rsplit('/', 1)[-1]}" for uri in uris]
+def _below(report: str, folder: str = "", ending: str = "") -> list[str]:
+    """Paths within a report of its files, or of those in one of its folders."""
+    root = storage.canonical_uri(report)
+    uris = storage.list_files(storage.join(report, folder) if folder else report, ending)
+    return [storage.canonical_uri(uri).removeprefix(f"{root}/") for uri in uris]
 
 
 def _not_of_the_report(run: Run, scratch: str) -> Iterator[str]:
     """Files beside the report's own, which a reader would take for some of them."""
-    for folder in (ASSETS, MANUSCRIPT):
-        for name in sorted(set(_below(run.path("report"), folder)) - set(_below(scratch, folder))):
-            yield f"report/{name}: not part of the report"
+    for name in sorted(set(_below(run.path("report"))) - set(_below(scratch))):
+        yield f"report/{name}: not part of the report"
+
+
+def _plan_as_written(run: Run) -> Iterator[str]:
+    """The plan beside the results says all that was in force, and its hash; nobody has written into it since."""
+    uri = run.path("results", PLAN)
+    if not storage.exists(uri):
+        yield f"results/{PLAN}: missing"
+    elif storage.read_text(uri) != write_plan(plan_in_force(run)):
+        yield f"results/{PLAN}: is not as it was written"
 
 
 def _said(name: str, text: str) -> str:

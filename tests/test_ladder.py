@@ -1,10 +1,9 @@
 """The ladder of a small run: written tables, a real bundle, no picture."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from sarc_ray import ladder, storage
+from sarc_ray import ladder
 from sarc_ray.stage2.algorithms import fit
 from sarc_ray.stage2.rungs import RIDGE
 from sarc_ray.stats.discrimination import auroc
@@ -15,7 +14,7 @@ from tests.small_run import N_EXTERNAL, N, make_run
 def climbed(tmp_path_factory):
     """Run, its patients, score tables, and the ladder's table."""
     run, bundle, people, scores = make_run(tmp_path_factory.mktemp("ladder"))
-    table = ladder.write_ladder(run, list(scores), run.config.evaluation)
+    table = ladder.climb(run, list(scores), run.config.evaluation)
     return run, bundle, people, scores, table
 
 
@@ -70,10 +69,3 @@ def test_a_feature_from_the_header_counts_as_it_did_in_scoring(climbed):
     external = table[(table["dataset"] == "test_external") & (table["metric"] == "auroc")]
     assert external["n"].tolist() == [N_EXTERNAL - 1] * 6
     assert external["estimate"].notna().all()
-
-
-def test_it_is_written_beside_the_results(climbed):
-    run, *_, table = climbed
-    written = storage.read_table(run.path("results", "ladder.parquet"))
-    pd.testing.assert_frame_equal(written, table, check_dtype=False)
-    assert len(storage.read_table(run.path("results", "ladder.csv"))) == len(table)

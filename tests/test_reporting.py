@@ -186,7 +186,7 @@ def test_a_sensitivity_analysis_is_shown_where_it_was_made(copied):
     assert "sarc-ray sensitivity" in reporting.gather(run).retrained.reason
     mine = intake.labelled_scores(run, "test_internal")
     other = mine.assign(score=1 - mine["score"])
-    row = compare(mine, other, dataset="test_internal", confidence_level=0.95)
+    row = compare(mine, other, dataset="test_internal", config=run.config.evaluation)
     table = sensitivity_table("over_60", [row], training_patients=9, training_patients_all=16)
     storage.write_table(run.path("results", "sensitivity_over_60.csv"), table)
     (away,) = reporting.gather(run).retrained

@@ -1,8 +1,11 @@
 import pytest
 
-from sarc_ray import storage
+from sarc_ray import drifting, external_site, population, scoring_request, storage
+from sarc_ray.drifting import DriftRequest
 from sarc_ray.errors import ConfigError, StorageError
+from sarc_ray.external_site import SiteRequest
 from sarc_ray.run import fingerprint_of, load_run
+from sarc_ray.scoring_request import ScoringRequest
 
 OVERRIDES = ["data.derivation=m.csv"]
 
@@ -87,3 +90,19 @@ def test_what_the_outcome_is_made_of_is_no_feature(overrides, message):
     else:
         with pytest.raises(ConfigError, match=message):
             load_run("demo", [*OVERRIDES, *overrides])
+
+
+@pytest.mark.parametrize("name", ["2026", "on", "null", "a: b", "s3://b/a b#c", "\u00fc"])
+def test_a_folder_named_on_the_command_line_may_have_any_name(name):
+    drift = DriftRequest(
+        table=name, reference="kept.json", save_reference=None, to=None, manifest=None, since=None, until=None
+    )
+    site = SiteRequest(table=name, scores="scores", to=name, bundle="model", label=None)
+    runs = [
+        population.load_run_for(name, []),
+        drifting.load_run_for(drift, []),
+        external_site.load_model_run(site, None, []),
+        scoring_request.load_run_for(ScoringRequest(bundle="model", manifest=name, table=name), None, []),
+    ]
+    assert [run.config.run.directory for run in runs] == [name] * 4
+    assert [run.config.data.derivation for run in runs] == [name] * 4

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from sarc_ray import evaluating, intake, ladder, sensitivity, storage, tables
 from sarc_ray.errors import EvaluationError
+from sarc_ray.plans import plan_of
 from sarc_ray.run import Run
 from sarc_ray.run_stage2 import choose_as_paper, finalists_table
 from sarc_ray.screen import print_headline
@@ -87,6 +88,10 @@ def test_every_table_has_the_confidence_level_of_the_plan_in_force(tuned, tmp_pa
     made, plain = storage.read_table(run.path("results", "algorithms.parquet")), finalists_table(run, [], settings)
     assert made["ci_high"][0] - made["estimate"][0] == pytest.approx(1.2816 * 0.02, rel=1e-3)
     assert plain["ci_high"][0] - plain["estimate"][0] == pytest.approx(1.9600 * 0.02, rel=1e-3)
+    plan_hash = plan_of(run).plan_hash
+    for name in ("results", "headline", "algorithms", "ladder"):
+        for ending in ("parquet", "csv"):
+            assert set(storage.read_table(run.path("results", f"{name}.{ending}"))["plan_hash"]) == {plan_hash}
     for name in ("results", "ladder"):
         assert set(storage.read_table(run.path("results", f"{name}.parquet"))["confidence_level"]) == {0.8}
     assert set(sensitivity.comparison(run, run, "over_60")["confidence_level"]) == {0.8}

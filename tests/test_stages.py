@@ -81,3 +81,12 @@ def test_members_that_were_started_twice_are_on_record():
         "members_started_twice": [member_name("alm_kg", 1)]
     }
     assert pipeline._started_twice([{"alm_kg": once}]) == {}
+
+
+@pytest.mark.parametrize("version", ["PLAN_VERSION", "TABLES_VERSION"])
+def test_results_of_another_form_or_meaning_are_made_again(settings, version, monkeypatch):
+    run = load_run("demo", settings)
+    before = stages.fingerprint(run, "evaluate"), stages.fingerprint(run, "score-test_internal")
+    monkeypatch.setattr(stages, version, 99)
+    assert stages.fingerprint(run, "evaluate") != before[0]
+    assert stages.fingerprint(run, "score-test_internal") == before[1]

@@ -2,20 +2,22 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from sarc_ray import evaluating, intake, reporting, storage, verifying
+from sarc_ray import evaluating, intake, reporting, sensitivity, storage, verifying
 from sarc_ray.bundle import load_bundle
 from sarc_ray.errors import ConfigError, StorageError
 from sarc_ray.evaluation.algorithm_table import cross_validated
 from sarc_ray.evaluation.ladder import LadderPlan, ladder_rows
 from sarc_ray.evaluation.plan_file import write_plan
-from sarc_ray.evaluation.results import headline_table
+from sarc_ray.evaluation.results import by_plan, headline_table
 from sarc_ray.evaluation.table_one import table_one
 from sarc_ray.plans import plan_of
+from sarc_ray.run import Run
 from sarc_ray.verifying import differences, drawn_alike, verify
 from tests import test_reporting as small
 
@@ -113,13 +115,18 @@ def run(tmp_path_factory):
     plan, frames = plan_of(run), {"test_internal": intake.labelled_scores(run, "test_internal")}
     results = evaluating.results_of(run, plan, frames, silent)
     run.write_result("results", results)
-    run.write_result("headline", headline_table(results, interval_level=0.9))
-    run.write_result("ladder", climbed())
-    run.write_result("algorithms", compared())
+    made = {"headline": headline_table(results, interval_level=0.9), "ladder": climbed(), "algorithms": compared()}
+    for name, table in made.items():
+        run.write_result(name, by_plan(table, plan))
     frame = intake.labelled_scores(run, "test_internal")
     storage.write_table(run.path("results", "table_one_test_internal.csv"), table_one(frame))
     storage.write_text(run.path("results", evaluating.PLAN), write_plan(plan))
     small.finish(run, "evaluate", rows=len(results))
+    # An analysis whose model is the same one.
+    for part in ("cohort", "bundle", "scores"):
+        shutil.copytree(folder / "run" / part, folder / "run" / "sensitivity" / "over_60" / part)
+    other = Run(config=replace(run.config, run=replace(run.config.run, directory=run.path("sensitivity", "over_60"))))
+    sensitivity.comparison(run, other, "over_60")
     reporting.report(run)
     return run
 
@@ -173,20 +180,26 @@ def test_pictures_and_csv_twins_are_looked_at_too(run, settings_unchanged):
     assert verify(run, silent).differences == ()
 
 
-@pytest.mark.parametrize("way", ["curve", "script", "added", "hidden"])
+@pytest.mark.parametrize("way", ["curve", "script", "added", "beside", "below", "hidden", "plan"])
 def test_what_a_reader_would_see_otherwise_is_found(run, settings_unchanged, way):
-    """A point of a curve moved, the script changed, a table laid beside the others, words put into a picture."""
+    """A point of a curve moved, the script changed, files laid beside the others, words put into a picture."""
     roc = run.path("report", "manuscript", "roc-test_internal.svg")
     script, page = run.path("report", "assets", "report.js"), run.path("report", "index.html")
-    added = run.path("report", "manuscript", "table-3.csv")
-    uri = {"curve": roc, "script": script, "added": added, "hidden": page}[way]
-    kept = storage.read_bytes(uri) if way != "added" else b""
+    added = {
+        "added": run.path("report", "manuscript", "table-3.csv"),
+        "beside": run.path("report", "summary.html"),
+        "below": run.path("report", "assets", "old", "report.js"),
+    }
+    plan = run.path("results", "plan.yaml")
+    uri = ({"curve": roc, "script": script, "hidden": page, "plan": plan} | added)[way]
+    kept = storage.read_bytes(uri) if way not in added else b""
     text = kept.decode("utf-8")
     first = re.search(r"(?<=<path d=\"M )\d+\.\d+", text) if way == "curve" else None
     changed = {
         "curve": first and f"{text[: first.start()]}{float(first[0]) + 3}{text[first.end() :]}",
         "script": f"{text}\n// a line more",
-        "added": "auroc\n0.99\n",
+        **dict.fromkeys(added, "auroc\n0.99\n"),
+        "plan": text.replace(text.partition("sha256 ")[2][:8], "01234567"),
         "hidden": text.replace("</main>", "<svg><text>AUROC 0.999</text></svg></main>"),
     }[way]
     storage.write_text(uri, changed)
@@ -195,14 +208,28 @@ def test_what_a_reader_would_see_otherwise_is_found(run, settings_unchanged, way
         "curve": "report/manuscript/roc-test_internal.svg: what is drawn is not what the numbers give",
         "script": "report/assets/report.js: has ",
         "added": "report/manuscript/table-3.csv: not part of the report",
+        "beside": "report/summary.html: not part of the report",
+        "below": "report/assets/old/report.js: not part of the report",
+        "plan": "results/plan.yaml: is not as it was written",
         "hidden": "report/index.html: ",
     }[way]
     assert any(line.startswith(expected) for line in seen), seen
-    if way == "added":
+    if way in added:
         storage.remove_tree(uri)
     else:
         storage.write_bytes(uri, kept)
     assert verify(run, silent).differences == ()
+
+
+def test_a_sensitivity_analysis_is_compared_from_its_scores(run, settings_unchanged):
+    uri = run.path("results", "sensitivity_over_60.csv")
+    kept = storage.read_bytes(uri)
+    table = storage.read_table(uri)
+    assert table["difference"].tolist() == ["0.0"]
+    storage.write_table(uri, table.assign(difference="0.125"))
+    seen = verify(run, silent).differences
+    assert "results/sensitivity_over_60.csv: row 1, difference: shows 0.125, is 0.0" in seen
+    storage.write_bytes(uri, kept)
 
 
 def test_pictures_are_alike_within_rounding_and_whatever_their_pixels_and_made_up_names():

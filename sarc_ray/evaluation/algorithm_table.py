@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sarc_ray.evaluation.plan import EvaluationConfig
+from sarc_ray.evaluation.row_values import interval_values
 from sarc_ray.evaluation.rows import numbers, seed_of, size_reason
 from sarc_ray.stats import bootstrap
 from sarc_ray.stats.arrays import normal_quantile
@@ -79,7 +80,7 @@ def algorithm_table(
         algorithm: whose scores and flags (at the threshold in force) these are.
         chosen: it is the model in use.
         dataset: name of the test set.
-        config: replicates, level, and the smallest number of rows that gets figures.
+        config: replicates, level and kind of interval, and the smallest number of rows that gets figures.
         seed: of the bootstrap; patients are drawn.
 
     Returns:
@@ -98,6 +99,7 @@ def algorithm_table(
         frame["flag"].to_numpy(dtype=bool),
         n_boot=config.n_boot,
         confidence_level=config.confidence_level,
+        kind=config.interval,
         seed=seed_of(seed, dataset, algorithm),
         patient=patient_N if len(np.unique(patient_N)) < len(patient_N) else None,
     )
@@ -107,10 +109,8 @@ def algorithm_table(
                 **known,
                 **size,
                 "metric": name,
-                "estimate": found.estimate,
-                "ci_low": found.ci_low,
-                "ci_high": found.ci_high,
                 "na_reason": "" if np.isfinite(found.estimate) else "not defined: a class or a flag is absent",
+                **interval_values(found),
             }
             for name, found in intervals.items()
         ]

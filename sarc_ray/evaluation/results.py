@@ -175,6 +175,11 @@ def _sized_key(rows: pd.DataFrame, outcome: str, score: str, subgroup: str) -> K
     )
 
 
+def by_plan(table: pd.DataFrame, plan: EvaluationPlan) -> pd.DataFrame:
+    """A table of figures with the hash of the plan that they follow as its last column, as the results table has it."""
+    return table.assign(plan_hash=plan.plan_hash)
+
+
 def headline_table(results: pd.DataFrame, *, interval_level: float) -> pd.DataFrame:
     """Pick the main figures of all rows of each data set, attained beside ideal, rounded for the screen.
 

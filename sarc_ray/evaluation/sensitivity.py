@@ -19,8 +19,9 @@ import pandas as pd
 
 from sarc_ray.cohort.splits import TEST_INTERNAL, TRAIN, TUNE
 from sarc_ray.errors import EvaluationError, ManifestError
-from sarc_ray.evaluation.row_values import REPEATED
-from sarc_ray.evaluation.rows import numbers
+from sarc_ray.evaluation.plan import EvaluationConfig
+from sarc_ray.evaluation.row_values import compared_values
+from sarc_ray.evaluation.rows import numbers, size_reason
 from sarc_ray.stats import discrimination
 
 METHOD = "paired DeLong"
@@ -92,7 +93,7 @@ def restricted(cohort: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
     return kept.drop(columns=["row_id", "outcome"], errors="ignore").reset_index(drop=True)
 
 
-def compare(every: pd.DataFrame, some: pd.DataFrame, *, dataset: str, confidence_level: float) -> dict[str, Any]:
+def compare(every: pd.DataFrame, some: pd.DataFrame, *, dataset: str, config: EvaluationConfig) -> dict[str, Any]:
     """AUROC of the two models on the same test rows, and their difference by paired DeLong.
 
     Args:
@@ -100,7 +101,7 @@ def compare(every: pd.DataFrame, some: pd.DataFrame, *, dataset: str, confidence
             (0, 1 or missing), ``score`` (missing where there is none).
         some: the same of the analysis's model; its ``row_id`` and ``score`` are used.
         dataset: name in the table.
-        confidence_level: of the difference's interval.
+        config: level of the difference's interval, and the smallest numbers of rows that get figures.
 
     Returns:
         Of ``COLUMNS`` those that two scores can tell. ``difference`` is the analysis's AUROC minus the other. Rows that
@@ -122,21 +123,25 @@ def compare(every: pd.DataFrame, some: pd.DataFrame, *, dataset: str, confidence
     label_N, all_N, some_N = (numbers(both, name) for name in ("outcome", "score", "score_some"))
     known_N = ~(np.isnan(label_N) | np.isnan(all_N) | np.isnan(some_N))
     label_N, all_N, some_N = label_N[known_N], all_N[known_N], some_N[known_N]
+    n, n_events = int(known_N.sum()), int(label_N.sum())
     row = {
         "dataset": dataset,
-        "n": int(known_N.sum()),
-        "n_events": int(label_N.sum()),
+        "n": n,
+        "n_events": n_events,
         "n_left_out": int((~known_N).sum()),
-        "confidence_level": confidence_level,
+        "confidence_level": config.confidence_level,
         "method": METHOD,
     }
-    if label_N.size == 0 or label_N.min() == label_N.max():
-        return {**row, "na_reason": "the rows with both scores are of one class, or there are none"}
-    found = discrimination.delong_paired(label_N, some_N, all_N, confidence_level=confidence_level)
-    row |= {"auroc_all": found.auroc_b, "auroc_analysis": found.auroc_a, "difference": found.difference}
-    if both.loc[known_N, "patient_id"].duplicated().any():
-        return {**row, "na_reason": REPEATED}
-    return {**row, "ci_low": found.ci_low, "ci_high": found.ci_high, "p_value": found.p_value, "na_reason": ""}
+    too_small = size_reason(n, n_events, min_cell_size=config.min_cell_size, min_events=config.min_events)
+    if too_small:
+        return {**row, "na_reason": too_small}
+    if label_N.min() == label_N.max():
+        return {**row, "na_reason": "the rows with both scores are of one class"}
+    found = discrimination.delong_paired(label_N, some_N, all_N, confidence_level=config.confidence_level)
+    repeated = bool(both.loc[known_N, "patient_id"].duplicated().any())
+    values = {"na_reason": "", **compared_values(found, repeated=repeated)}
+    areas = {"auroc_all": found.auroc_b, "auroc_analysis": found.auroc_a, "difference": values.pop("estimate")}
+    return row | areas | values
 
 
 def sensitivity_table(

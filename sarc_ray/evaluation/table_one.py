@@ -82,8 +82,9 @@ def table_one(
     """Describe patients with and without the outcome.
 
     Args:
-        frame: one row per patient; ``by`` is 0, 1 or missing. Rows without it are left out; the first row of the
-            table counts them in ``n_missing``.
+        frame: ``by`` is 0, 1 or missing. Of the rows with one ``patient_id`` the first stands for the patient, before
+            it the first whose ``by`` is known; without such a column every row is a patient. Patients without ``by``
+            are left out; the first row of the table counts them in ``n_missing``.
         by: the grouping column.
         variables: rows of the table; those whose columns the frame lacks, or that hold no value, are left out.
 
@@ -101,6 +102,10 @@ def table_one(
     wrong = label_N[~np.isnan(label_N) & (label_N != 0) & (label_N != 1)]
     if wrong.size:
         raise EvaluationError(f"column {by}: found {wrong[0]:g}; allowed: 0, 1 or nothing")
+    if "patient_id" in frame:
+        order = np.argsort(np.isnan(label_N), kind="stable")
+        first_N = ~frame["patient_id"].iloc[order].duplicated().to_numpy()
+        frame, label_N = frame.iloc[order[first_N]], label_N[order[first_N]]
     groups = {"with": frame[label_N == 1], "without": frame[label_N == 0]}
     lines = [_patients_line(groups, n_missing=int(np.isnan(label_N).sum()))]
     for variable in variables:

@@ -28,9 +28,11 @@ def retrained_views(report: Report) -> list[Table]:
 
 
 def _figure(report: Report, analysis: Retrained) -> style.Figure | Absent:
-    shown = [test_set for test_set in report.test_sets if test_set.name in analysis.scores]
-    if not shown:
+    if not analysis.scores:
         return Absent(reason=f"Model {analysis.label}: its scores are away; run 'sarc-ray sensitivity' again.")
+    shown = [test_set for test_set in report.test_sets if len(analysis.scores.get(test_set.name, ()))]
+    if not shown:
+        return Absent(reason=f"Model {analysis.label}: no patient has a label and both scores.")
     parts = []
     with style.canvas(max(style.WIDTH_IN, 3.6 * len(shown)), 4.0) as figure:
         panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]

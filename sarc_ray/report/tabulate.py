@@ -100,7 +100,10 @@ def table_two_view(report: Report) -> Table | Absent:
             for metric, label in metrics.items()
         ]
     reasons = sorted({str(row["na_reason"]) for row in kept if row["na_reason"] and np.isnan(row["estimate"])})
-    note = f"Flagged: score at or above {report.threshold:.4f}. Intervals: bootstrap by patient; calibration: Wald."
+    note = (
+        f"Flagged: score at or above {report.threshold:.4f}. Intervals: bootstrap by patient; of calibration in the "
+        "large and slope: Wald."
+    )
     note += f" {words.DASH} not defined ({'; '.join(reasons)})." if reasons else ""
     if with_ideal:
         note += (

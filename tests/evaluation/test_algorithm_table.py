@@ -6,7 +6,8 @@ import pytest
 from scipy.stats import norm
 
 from sarc_ray.evaluation.algorithm_table import algorithm_table, cross_validated
-from sarc_ray.stats.bootstrap import METRICS
+from sarc_ray.evaluation.rows import seed_of
+from sarc_ray.stats.bootstrap import METRICS, bootstrap_metrics
 from sarc_ray.stats.discrimination import auroc
 from tests.evaluation.cohorts import make_config
 
@@ -80,3 +81,22 @@ def test_too_few_rows_and_a_class_that_is_absent_have_reasons():
     one_class = table_of(scored(120).assign(outcome=0.0)).set_index("metric")
     assert one_class.loc["auroc", "na_reason"].startswith("not defined")
     assert one_class.loc["brier", "na_reason"] == ""
+
+
+def test_intervals_are_of_the_kind_that_the_plan_names():
+    """As Table 2's of the chosen algorithm, which are made by the same function."""
+    frame = scored(120)
+    config = make_config(n_boot=100, interval="bca", subgroups=(), age_band_edges_years=())
+    bca = table_of(frame, config=config).set_index("metric")
+    expected = bootstrap_metrics(
+        frame["outcome"],
+        frame["score"],
+        frame["flag"],
+        n_boot=100,
+        confidence_level=config.confidence_level,
+        seed=seed_of(3, "test", "xgboost"),
+        kind="bca",
+    )
+    assert (
+        bca.loc["auroc", "ci_low"] == expected["auroc"].ci_low != table_of(frame).set_index("metric")["ci_low"]["auroc"]
+    )

@@ -3,9 +3,12 @@ import pandas as pd
 import pytest
 
 from sarc_ray.errors import EvaluationError, ManifestError
+from sarc_ray.evaluation.row_values import NO_VARIANCE
 from sarc_ray.evaluation.sensitivity import ANALYSES, COLUMNS, compare, restricted, sensitivity_table, training_patients
 from sarc_ray.stats.discrimination import auroc, delong_paired
+from tests.evaluation.cohorts import make_config
 
+CONFIG = make_config(min_cell_size=20)
 OVER_60 = ANALYSES["over_60"]
 
 
@@ -50,7 +53,7 @@ def test_nobody_to_learn_from_is_said():
 def test_the_difference_is_delongs_on_rows_that_both_scored():
     every, some = scored(300, 1)
     every.loc[3, "score"], some.loc[[3, 4], "score"], every.loc[5, "outcome"] = np.nan, np.nan, np.nan
-    row = compare(every, some.sample(frac=1.0, random_state=1), dataset="test_internal", confidence_level=0.95)
+    row = compare(every, some.sample(frac=1.0, random_state=1), dataset="test_internal", config=CONFIG)
     rest = every.drop(index=[3, 4, 5])
     expected = delong_paired(rest["outcome"], some["score"].drop(index=[3, 4, 5]), rest["score"], confidence_level=0.95)
     assert (row["n"], row["n_left_out"]) == (297, 3)
@@ -66,18 +69,34 @@ def test_the_difference_is_delongs_on_rows_that_both_scored():
 
 def test_a_model_compared_with_itself():
     every, _ = scored(100, 2)
-    row = compare(every, every, dataset="test_internal", confidence_level=0.95)
+    row = compare(every, every, dataset="test_internal", config=CONFIG)
     assert (row["difference"], row["ci_low"], row["ci_high"], row["p_value"]) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_what_cannot_be_told_is_left_out_with_its_reason():
     every, some = scored(100, 3)
     twice = every.assign(patient_id=every["patient_id"].replace("p1", "p0"))
-    row = compare(twice, some, dataset="test_internal", confidence_level=0.95)
+    row = compare(twice, some, dataset="test_internal", config=CONFIG)
     assert "patients repeat" in row["na_reason"]
-    assert "p_value" not in row
+    assert np.isnan(row["p_value"])
     assert np.isfinite(row["difference"])
-    row = compare(every.assign(outcome=0.0), some, dataset="test_internal", confidence_level=0.95)
+    row = compare(every.assign(outcome=0.0), some, dataset="test_internal", config=CONFIG)
     assert "one class" in row["na_reason"]
     with pytest.raises(EvaluationError, match="1 rows are in one of the two runs alone"):
-        compare(every, some.drop(index=7), dataset="test_internal", confidence_level=0.95)
+        compare(every, some.drop(index=7), dataset="test_internal", config=CONFIG)
+
+
+def test_too_few_rows_and_no_variance_have_a_reason():
+    """The plan's smallest numbers hold here too; of one patient with the outcome DeLong's variance is not defined."""
+    every, some = scored(100, 3)
+    row = compare(every, some, dataset="test_internal", config=make_config(min_cell_size=101))
+    assert (row["na_reason"], "difference" in row) == ("n = 100 is below min_cell_size = 101", False)
+    row = compare(every, some, dataset="test_internal", config=make_config(min_cell_size=1, min_events=90))
+    assert "are below min_events = 90" in row["na_reason"]
+    one = np.zeros(100)
+    one[0] = 1
+    row = compare(every.assign(outcome=one), some, dataset="test_internal", config=CONFIG)
+    assert np.isfinite(row["difference"])
+    assert row["na_reason"] == NO_VARIANCE
+    nobody = every.assign(score=np.nan)
+    assert "n = 0" in compare(nobody, some, dataset="test_internal", config=CONFIG)["na_reason"]

@@ -104,3 +104,13 @@ def test_wrong_grouping_is_refused(frame):
 
 def test_p_values_print_as_in_the_paper():
     assert [format_p(p) for p in (0.0004, 0.0449, 0.9786, np.nan)] == ["<0.001", "0.045", "0.979", ""]
+
+
+def test_patients_with_several_images_count_once(frame):
+    """The first image stands for the patient; the first that has a label, where not all have one."""
+    frame["patient_id"] = [f"p{k}" for k in range(926)]
+    unlabelled = frame.assign(outcome=np.nan, age_years=200.0)
+    later = frame.assign(age_years=frame["age_years"] + 1)
+    table = table_one(pd.concat([unlabelled, frame, later], ignore_index=True))
+    pd.testing.assert_frame_equal(table, table_one(frame))
+    assert row(table, "Patients, n (%)")["n_missing"] == 0

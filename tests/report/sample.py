@@ -210,7 +210,7 @@ def make_retrained(frames):
     rows, scores = [], {}
     for dataset, frame in frames.items():
         other = frame.assign(score=np.clip(frame["score"] + rng.normal(0, 0.2, len(frame)), 0, 1))
-        rows.append(compare(frame, other, dataset=dataset, confidence_level=0.95))
+        rows.append(compare(frame, other, dataset=dataset, config=EVALUATION))
         known = frame["score"].notna() & frame["outcome"].notna()
         scores[dataset] = pd.DataFrame(
             {"outcome": frame["outcome"], "score_all": frame["score"], "score_analysis": other["score"]}

@@ -182,6 +182,10 @@ def test_retrained_without_scores_or_without_any_analysis(report):
     away = dataclasses.replace(report.retrained[0], scores={})
     (found,) = retrained.retrained_figures(dataclasses.replace(report, retrained=(away,)))
     assert "its scores are away" in found.reason
+    scores = {dataset: both[:0] for dataset, both in report.retrained[0].scores.items()}
+    empty = dataclasses.replace(report.retrained[0], scores=scores)
+    (found,) = retrained.retrained_figures(dataclasses.replace(report, retrained=(empty,)))
+    assert "no patient has a label and both scores" in found.reason
     none = dataclasses.replace(report, retrained=Absent(reason="None was made."))
     assert retrained.retrained_figures(none) == [Absent(reason="None was made.")]
     assert retrained.retrained_views(none) == []
