@@ -170,6 +170,13 @@ def test_nothing_small_can_be_deduced_from_what_is_shown(seed):
     assert not [value for value in deducible(shown) if 1 <= value <= 9], (counts_LC, shown)
 
 
+def test_what_hidden_levels_lack_together_is_no_small_number_either():
+    """Five unscored of the first; the second has none, so that both together would tell the five."""
+    levels = KNOWN_HOLES[2]
+    rows = [("all", "all", *np.sum(levels, axis=0)), *(("site", str(k), *counts) for k, counts in enumerate(levels))]
+    assert suppress_small_cells(make(rows), below=10)["n_scored"].isna().tolist() == [False, True, True, True]
+
+
 def test_a_file_that_knows_no_site_counts_as_unknown(table, monkeypatch):
     uri, _ = table
     (whole,) = [pa.concat_tables(tables.iterate(uri))]

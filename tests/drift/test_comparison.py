@@ -12,6 +12,7 @@ from sarc_ray.drift.comparison import DRIFTED, JUDGED, compare
 from sarc_ray.drift.counting import count_groups
 from sarc_ray.drift.settings import DriftConfig
 from sarc_ray.drift.snapshot import Snapshot, to_keep
+from sarc_ray.stats.drift import distance_p_value
 from tests.drift import population
 from tests.drift.test_snapshot import take
 
@@ -218,6 +219,45 @@ def test_a_variable_that_has_gone_is_told():
     )
     found = compare(REFERENCE, current, CONFIG, small_cells_below=10)
     assert found.loc[found["status"] == "absent", "variable"].tolist() == ["bmi_kg_m2"]
+
+
+def of_one_variable(frame, reference, name):
+    """Its row for all rows together; there is no other group, so that two p-values are adjusted in all."""
+    alone = replace(reference, binnings={name: reference.binnings[name]})
+    table = beside(frame.assign(acquired_month=None, site=None, device=None), alone)
+    return table.set_index("variable").loc[name]
+
+
+def test_missing_values_do_not_count_as_patients_of_a_distance():
+    frame = later(24, n=3000)
+    frame.loc[np.random.default_rng(3).random(len(frame)) < 0.9, "bmi_kg_m2"] = np.nan
+    frame["bmi_kg_m2"] += 0.8
+    row = of_one_variable(frame, take(BEFORE), "bmi_kg_m2")
+    n_reference, n_current = (int(one["bmi_kg_m2"].notna().sum()) for one in (BEFORE, frame))
+    alone = distance_p_value(row["ks"], n_reference=n_reference, n_current=n_current)
+    assert alone < row["ks_p_adjusted"] < 1.0
+
+
+def test_a_rounded_reference_is_trusted_less():
+    exact = take(population.draw(np.random.default_rng(25), 600))
+    rounded = to_keep(exact, multiple_of=10, min_patients=200)
+    frame = later(26, n=3000)
+    frame["age_years"] += 1.5
+    one, other = (of_one_variable(frame, ref, "age_years") for ref in (replace(rounded, multiple_of=1), rounded))
+    assert (one["psi"], one["ks"]) == (other["psi"], other["ks"])
+    for name in ("psi_p_adjusted", "ks_p_adjusted"):
+        assert 0 < one[name] < other[name] < 1, name
+
+
+def test_levels_that_are_rare_on_both_sides_count_together():
+    before, after = BEFORE.copy(), later(27)
+    for frame, n in ((before, 60), (after, 15)):
+        frame.loc[: n - 1, "view"] = [f"R{k % 5}" for k in range(n)]
+    several = of_one_variable(after, take(before), "view")
+    pooled = [frame.assign(view=frame["view"].str[:1]) for frame in (after, before)]
+    together = of_one_variable(pooled[0], take(pooled[1]), "view")
+    assert several["psi"] == pytest.approx(together["psi"], rel=1e-9)
+    assert several["psi_p_adjusted"] == pytest.approx(together["psi_p_adjusted"], rel=1e-9)
 
 
 def test_repeated_images_of_the_same_patients_prove_nothing_more():

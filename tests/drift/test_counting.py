@@ -56,6 +56,13 @@ def test_patients_with_more_rows_are_worth_fewer_patients_of_one_row():
     assert whole.n_effective["all"] == whole.n_patients["all"] == 12
 
 
+def test_a_row_of_an_unknown_patient_is_one_of_its_own():
+    frame = population.draw(np.random.default_rng(4), 12, months=("2025-01",), sites=("north",))
+    frame["patient_key"] = ["a"] * 4 + ["b"] * 3 + [None] * 5
+    (whole, *_) = count_groups(population.to_arrow(frame), {})
+    assert whole.n_patients["all"] == 7
+
+
 def test_cells_of_numbers_and_categories(counted):
     frame, binnings, groups = counted
     south = frame[frame["site"] == "south"]

@@ -60,6 +60,9 @@ def test_it_says_what_it_was_made_of_by_whom_and_what_it_is_not_for():
     assert (derivation.CodeValue, derivation.CodingSchemeDesignator) == ("130404", "DCM")
     assert list(found.ImageType)[:2] == ["DERIVED", "SECONDARY"]
     assert found.BurnedInAnnotation == "YES"
+    # A page of three panels has no left and no head.
+    assert not found.PatientOrientation
+    assert found.ConversionType == "SYN"
     assert found.ContentQualification == "RESEARCH"
     assert (found.Manufacturer, found.SoftwareVersions, found.DeviceSerialNumber) == (
         "SARC-Ray",

@@ -70,6 +70,8 @@ def test_a_copy_is_reported_once_and_a_study_of_two_patients_not_at_all(tmp_path
     assert "several Patient IDs" in several
     assert list(done.left_out.values()) == [1, 2]
     (path,) = (tmp_path / "out").iterdir()
+    export_reports(make_request(archive, archive.uris[1::-1], tmp_path / "turned"))
+    assert [one.name for one in (tmp_path / "turned").iterdir()] == [path.name]
     report = highdicom.sr.srread(path)
     assert report.StudyInstanceUID == STUDIES[0]
     assert len(report.content.get_image_measurement_groups()) == 1
