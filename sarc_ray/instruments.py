@@ -8,6 +8,7 @@ sealed: they differ from run to run, and a sealed row does not.
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import sys
 import time
@@ -100,6 +101,16 @@ def peak_bytes(children: Iterable[int] = ()) -> int:
     """
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return own * (1 if sys.platform == "darwin" else _KIB) + sum(map(_peak_of, children))
+
+
+def busy_core_seconds() -> float:
+    """Core-seconds that this machine has worked since it started, for whomever; 0 where none tells (not Linux)."""
+    try:
+        fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _waiting, irq, softirq = map(int, fields[:7])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_here() -> dict[str, int]:

@@ -214,6 +214,7 @@ def _search(run: Run) -> Search | Absent:
     return Search(
         algorithms=storage.read_table(uri),
         choice=config.choice,
+        by_the_clock=config.minutes_per_algorithm is not None,
         nested=pd.read_csv(io.BytesIO(storage.read_bytes(nested))) if config.nested_splits else None,
     )
 

@@ -6,9 +6,10 @@ on an idle machine would promise more than a full one keeps.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from sarc_ray.distributed.settings import EngineConfig
 from sarc_ray.errors import ConfigError
 from sarc_ray.imaging.isolation import read_images
 from sarc_ray.imaging.preprocess import PreprocessConfig
+from sarc_ray.instruments import busy_core_seconds
 from sarc_ray.stage1.settings import Precision
 
 # As many objects as a reader asks for at once: with fewer, waiting for the store would be spread over too few.
@@ -43,6 +45,7 @@ class TimedSample:
         n_readers: processes that read at once, one per core.
         n_scorers: ensembles that scored at once.
         start_seconds: until readers and scorers were warm.
+        core_seconds: that the cores of the node worked meanwhile, for the store or the engine too where these share it.
         reader_cpu_seconds: of the readers' own processes: requests, and the hand-over to the process that decodes.
         on_gpu: the networks ran on a GPU.
     """
@@ -51,6 +54,7 @@ class TimedSample:
     n_readers: int
     n_scorers: int
     start_seconds: float
+    core_seconds: float
     reader_cpu_seconds: float
     on_gpu: bool
 
@@ -82,35 +86,58 @@ def time_sample(
     of_scorer = {"bundle_uri": bundle_uri, "run_id": _NO_RUN, "n_reasons": n_reasons}
     of_scorer |= {"threads": engine.scorer_threads, "precision": precision}
     started = time.perf_counter()
-    images, reader_cpu_s, n_readers, read_s = _read(batch, preprocess, engine)
-    table, on_gpu, n_scorers, score_s = _score(images, engine, of_scorer)
+    images, reader_cpu_s, readers = _read(batch, preprocess, engine)
+    table, on_gpu, scorers = _score(images, engine, of_scorer)
     return TimedSample(
         table=table,
-        n_readers=n_readers,
-        n_scorers=n_scorers,
-        start_seconds=time.perf_counter() - started - read_s - score_s,
+        n_readers=readers.n,
+        n_scorers=scorers.n,
+        start_seconds=time.perf_counter() - started - readers.seconds - scorers.seconds,
+        core_seconds=readers.core_seconds + scorers.core_seconds,
         reader_cpu_seconds=reader_cpu_s,
         on_gpu=on_gpu,
     )
 
 
-def _read(batch: pa.Table, preprocess: PreprocessConfig, engine: EngineConfig) -> tuple[pa.Table, float, int, float]:
-    """Image rows; CPU seconds of the readers; how many these were; wall-clock seconds once they were warm."""
+@dataclass(frozen=True, slots=True)
+class _AtWork:
+    """How many processes worked at once, how long by the clock once they were warm, and what the node's cores did."""
+
+    n: int
+    seconds: float
+    core_seconds: float
+
+
+def _read(batch: pa.Table, preprocess: PreprocessConfig, engine: EngineConfig) -> tuple[pa.Table, float, _AtWork]:
+    """Image rows; CPU seconds of the readers; the readers."""
     node = largest_node()
     n_readers = _workers(int(node["Resources"].get("CPU", 1)), len(batch))
     reader = ray.remote(num_cpus=1, scheduling_strategy=_on(node))(_Reader)
     readers = [reader.remote(preprocess, engine) for _ in range(n_readers)]
     shares = _slices(batch, n_readers)
     _wait_until_warm(readers, shares, resource="CPU", each=1.0)
-    started = time.perf_counter()
-    read = ray.get([worker.read.remote(share) for worker, share in zip(readers, shares, strict=True)])
-    seconds = time.perf_counter() - started
+    calls = [functools.partial(worker.read.remote, share) for worker, share in zip(readers, shares, strict=True)]
+    read, at_work = _timed(readers, node, calls)
     _end(readers)
-    return pa.concat_tables([table for table, _ in read]), sum(cpu_s for _, cpu_s in read), n_readers, seconds
+    return pa.concat_tables([table for table, _ in read]), sum(cpu_s for _, cpu_s in read), at_work
 
 
-def _score(images: pa.Table, engine: EngineConfig, of_scorer: dict[str, Any]) -> tuple[pa.Table, bool, int, float]:
-    """Score rows; whether a GPU made them; how many scorers there were; wall-clock seconds once they were warm."""
+def _timed(
+    workers: Sequence[Any], node: dict[str, Any], calls: Sequence[Callable[[], Any]]
+) -> tuple[list[Any], _AtWork]:
+    """What a call to each worker gives, all at once, and what that took."""
+    worked = ray.get(workers[0].busy_core_seconds.remote())
+    started = time.perf_counter()
+    given = ray.get([call() for call in calls])
+    seconds = time.perf_counter() - started
+    worked = ray.get(workers[0].busy_core_seconds.remote()) - worked
+    # A node may be part of a larger machine, where others work too; its own cores can have done no more than this.
+    most = seconds * node["Resources"].get("CPU", 1.0)
+    return given, _AtWork(len(workers), seconds, min(worked, most))
+
+
+def _score(images: pa.Table, engine: EngineConfig, of_scorer: dict[str, Any]) -> tuple[pa.Table, bool, _AtWork]:
+    """Score rows; whether a GPU made them; the scorers."""
     node = largest_node("GPU" if engine.gpus_per_scorer > 0 else "CPU")
     n_scorers = _workers(scorers_of_node(node["Resources"], engine), len(images))
     scorer = ray.remote(num_cpus=0, num_gpus=engine.gpus_per_scorer, scheduling_strategy=_on(node))(_TimedScorer)
@@ -118,14 +145,14 @@ def _score(images: pa.Table, engine: EngineConfig, of_scorer: dict[str, Any]) ->
     first = images.slice(0, engine.rows_per_block)
     _wait_until_warm(scorers, [first] * n_scorers, resource="GPU", each=engine.gpus_per_scorer)
     shares = _slices(images, n_scorers)
-    started = time.perf_counter()
-    scored = ray.get(
-        [worker.score.remote(share, engine.rows_per_block) for worker, share in zip(scorers, shares, strict=True)]
-    )
-    seconds = time.perf_counter() - started
+    calls = [
+        functools.partial(worker.score.remote, share, engine.rows_per_block)
+        for worker, share in zip(scorers, shares, strict=True)
+    ]
+    scored, at_work = _timed(scorers, node, calls)
     on_gpu = any(ray.get([worker.on_gpu.remote() for worker in scorers]))
     _end(scorers)
-    return pa.concat_tables(scored), on_gpu, n_scorers, seconds
+    return pa.concat_tables(scored), on_gpu, at_work
 
 
 def scorers_of_node(resources: Mapping[str, float], engine: EngineConfig) -> int:
@@ -146,7 +173,15 @@ def scorers_of_node(resources: Mapping[str, float], engine: EngineConfig) -> int
     return min(engine.scorers or max(1, cpus // 2), cpus)
 
 
-class _Reader:
+class _OfANode:
+    """A process that can tell what its node's cores have done."""
+
+    def busy_core_seconds(self) -> float:
+        """See :func:`sarc_ray.instruments.busy_core_seconds`."""
+        return busy_core_seconds()
+
+
+class _Reader(_OfANode):
     """One process that fetches and reads, as a task of a run does."""
 
     def __init__(self, preprocess: PreprocessConfig, engine: EngineConfig) -> None:
@@ -174,7 +209,7 @@ class _Reader:
         )
 
 
-class _TimedScorer:
+class _TimedScorer(_OfANode):
     """One ensemble, as an actor of a run."""
 
     def __init__(self, of_scorer: dict[str, Any]) -> None:

@@ -72,6 +72,8 @@ def stream_to_table(
     run_name = str(lineage.get("run_id") or lineage.get("stage") or version)
     with table_lock.hold(uri, run=run_name) as lock:
         plan = _plan(uri, rows["row_id"].to_numpy(), version=version, inputs=inputs, retry=retry)
+        if retry and sealed is not None and not len(plan.todo):
+            return sealed  # the rows that the store failed on have left the manifest: nothing would change
         name = tables.version_to_write(uri, plan.base)
         todo = rows[rows["row_id"].isin(plan.todo)]
         _prepare_work(uri, name, plan, todo)

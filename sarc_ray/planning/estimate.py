@@ -30,6 +30,8 @@ class RowCost:
     Attributes:
         seconds: wall-clock seconds by part (:data:`sarc_ray.instruments.PARTS`) in the process that does it.
         request_cpu_seconds: CPU of the requests and of the hand-over, in the reader's own process.
+        core_seconds: that the node's cores worked for it, for whomever: what the parts leave out (the store where it
+            shares the node, the system, the hand-over between processes) is in it. 0 where the system does not tell.
         n_bytes: read from the store.
         error_share: half width of the 95% interval of the reading seconds, or of the share of rows that the networks
             see, as a share of the mean; the larger of the two: the sample's error.
@@ -39,6 +41,7 @@ class RowCost:
 
     seconds: Mapping[str, float]
     request_cpu_seconds: float
+    core_seconds: float
     n_bytes: float
     error_share: float
     on_gpu: bool
@@ -131,7 +134,7 @@ def estimate(cost: RowCost, cluster: Cluster, *, n_rows: int, start_seconds: flo
         "bytes": _byte_limit(cost, cluster),
         "reading": _rate(cluster.cpus, cost.reading_seconds()),
         "ensembles": _rate(cluster.scorers, cost.scoring_seconds()),
-        "cores": _rate(cluster.cpus, sum(cost.cpu_seconds().values())),
+        "cores": _rate(cluster.cpus, max(sum(cost.cpu_seconds().values()), cost.core_seconds)),
     }
     rate = min(limits.values())
     working = n_rows / rate if rate > 0 else math.inf

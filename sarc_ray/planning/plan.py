@@ -180,6 +180,7 @@ def row_cost(sample: TimedSample, *, threads: int) -> RowCost:
     return RowCost(
         seconds={part: seconds / n_rows for part, seconds in tally.seconds.items()},
         request_cpu_seconds=sample.reader_cpu_seconds / n_rows,
+        core_seconds=sample.core_seconds / n_rows,
         n_bytes=(pc.sum(sample.table[BYTES_COLUMN]).as_py() or 0) / n_rows,
         error_share=max(error_of_mean(reading_N), error_of_mean(_seen_by_networks(sample.table))),
         on_gpu=sample.on_gpu,

@@ -33,6 +33,7 @@ def to_mapping(plan: Plan) -> dict[str, Any]:
             "reasons": {name: count for name, count in tally.reasons.items() if name},
             "seconds_per_row": dict(plan.cost.seconds),
             "request_cpu_seconds_per_row": plan.cost.request_cpu_seconds,
+            "core_seconds_per_row": plan.cost.core_seconds,
             "bytes_per_row": plan.cost.n_bytes,
             "error_share": plan.cost.error_share,
             "readers": plan.sample.n_readers,

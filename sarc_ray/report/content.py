@@ -136,11 +136,13 @@ class Search:
     Attributes:
         algorithms: table of :mod:`sarc_ray.evaluation.algorithm_table`.
         choice: ``cross_validation`` or ``internal_test_as_paper``.
+        by_the_clock: the search was limited in computing time, so that its choice depends on the machine.
         nested: one row per outer fold: ``algorithm``, ``cv_auroc``, ``auroc``; None where it was not asked for.
     """
 
     algorithms: pd.DataFrame
     choice: str
+    by_the_clock: bool
     nested: pd.DataFrame | None
 
 

@@ -22,6 +22,10 @@ _CHOSEN_BY_CV = (
     "Chosen by cross-validation alone: of the trials within one standard error of the best AUROC the one with the best "
     "F1 at its out-of-fold threshold."
 )
+_BY_THE_CLOCK = (
+    " The search was limited in computing time (stage2.minutes_per_algorithm): another machine, or this one at another "
+    "time, may try other parameters and choose otherwise."
+)
 _POINT_COLUMNS = ("threshold", "sensitivity", "specificity", "ppv", "npv", "f1")
 _AFTER = {"none": "After no calibration", "prevalence": "After calibration, before re-basing"}
 _JUDGED = (
@@ -98,7 +102,8 @@ def nested_view(report: Report) -> Table | None:
 
 
 def _choice(search: Search) -> str:
-    return _CHOSEN_BY_CV if search.choice == "cross_validation" else _CHOSEN_ON_TEST
+    chosen = _CHOSEN_BY_CV if search.choice == "cross_validation" else _CHOSEN_ON_TEST
+    return chosen + (_BY_THE_CLOCK if search.by_the_clock else "")
 
 
 def calibration_view(report: Report) -> Table:

@@ -288,6 +288,37 @@ def test_only_retryable_rows_are_tried_again(ray_session, tmp_path, rows):
     assert len(tables.read(uri)) == N_ROWS
 
 
+def test_retrying_rows_that_have_left_the_manifest_writes_nothing(ray_session, tmp_path, rows):
+    from sarc_ray.distributed import stream
+
+    def build(dataset):
+        def function(batch):
+            failed = pa.array([name.endswith("003.dcm") for name in batch["image_uri"].to_pylist()])
+            named = batch.append_column("outcome", pa.array(["first"] * len(batch)))
+            return named.append_column("retryable", failed)
+
+        return dataset.map_batches(function, batch_format="pyarrow", batch_size=None)
+
+    def write(manifest, version, **how):
+        inputs = RowInputs(recipe="r", row_id_N=manifest["row_id"].to_numpy(), hash_N=row_hashes(manifest))
+        return stream.stream_to_table(
+            manifest,
+            str(tmp_path / "table"),
+            build=build,
+            engine=engine_config(rows_per_block=64),
+            version=version,
+            lineage={"run_id": "r"},
+            inputs=inputs,
+            **how,
+        )
+
+    first = write(rows, "v1")
+    fewer = rows[~rows["image_uri"].str.endswith("003.dcm")]
+    assert first.n_retryable == len(rows) - len(fewer) == 1
+    assert write(fewer, "v2", retry=True) == first
+    assert [path.name for path in (tmp_path / "table" / "versions").iterdir()] == ["v1"]
+
+
 def test_engine_settings_are_checked():
     with pytest.raises(ValueError, match="rows_per_block: found 0"):
         dataclasses.replace(engine_config(), rows_per_block=0)

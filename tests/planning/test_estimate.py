@@ -18,6 +18,7 @@ COST = RowCost(
         "stage2": 0.01,
     },
     request_cpu_seconds=0.01,
+    core_seconds=0.0,
     n_bytes=1e6,
     error_share=0.1,
     on_gpu=False,
@@ -36,6 +37,14 @@ NODES = Cluster(
 
 def foresee(cost=COST, cluster=NODES, **changes):
     return estimate(cost, dataclasses.replace(cluster, **changes), n_rows=36_000, start_seconds=100.0)
+
+
+def test_cores_are_as_busy_as_the_node_was_seen_to_be():
+    """0.20 core-seconds a row by the parts; what the node worked beyond these counts, what it worked less does not."""
+    found = [foresee(dataclasses.replace(COST, core_seconds=seconds)) for seconds in (0.0, 0.15, 0.4)]
+    parts = sum(COST.cpu_seconds().values())
+    assert [estimate_.limits["cores"] for estimate_ in found] == pytest.approx([8 / parts, 8 / parts, 8 / 0.4])
+    assert found[2].rows_per_second == pytest.approx(20.0)
 
 
 def test_cores_that_all_share_are_the_limit():

@@ -309,7 +309,13 @@ def test_nodes_asked_about_are_like_the_largest_by_what_holds_the_networks(gpus_
     run = load_run_for(request, None, [f"engine.gpus_per_scorer={gpus_per_scorer}"])
     up = [{"CPU": 16.0}, {"CPU": 8.0, "GPU": 4.0}]
     timed = sample.TimedSample(
-        table=pa.table({}), n_readers=1, n_scorers=1, start_seconds=0.0, reader_cpu_seconds=0.0, on_gpu=False
+        table=pa.table({}),
+        n_readers=1,
+        n_scorers=1,
+        start_seconds=0.0,
+        core_seconds=0.0,
+        reader_cpu_seconds=0.0,
+        on_gpu=False,
     )
     there = _cluster_there(2, up, run, timed)
     assert (there.cpus, there.gpus) == (cpus, gpus)
@@ -332,6 +338,7 @@ def test_the_sample_errs_in_how_many_rows_reach_the_networks_too():
         n_readers=1,
         n_scorers=1,
         start_seconds=0.0,
+        core_seconds=0.0,
         reader_cpu_seconds=0.0,
         on_gpu=False,
     )

@@ -179,6 +179,7 @@ def make_search(frames, **changes):
                 )
             )
     values = {"algorithms": pd.concat(parts, ignore_index=True), "choice": "cross_validation", "nested": None}
+    values["by_the_clock"] = False
     return Search(**(values | changes))
 
 

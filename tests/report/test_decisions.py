@@ -62,6 +62,15 @@ def test_the_choice_of_the_paper_is_warned_of(report):
     assert "too good" in note
 
 
+def test_a_search_by_the_clock_says_so(report):
+    assert "minutes_per_algorithm" not in decisions.algorithms_view(report).note
+    search = dataclasses.replace(report.search, by_the_clock=True)
+    assert (
+        "(stage2.minutes_per_algorithm): another machine"
+        in decisions.algorithms_view(dataclasses.replace(report, search=search)).note
+    )
+
+
 def test_nested_cross_validation_is_shown_where_there_is_one(report):
     assert decisions.nested_view(report) is None
     nested = pd.DataFrame(
