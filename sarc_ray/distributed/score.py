@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -63,37 +64,23 @@ def score_manifest(
         progress: called with (rows written, rows in all).
         watcher: called with outcome counts, rate and memory too.
     """
-    carried = [name for name in rows.columns if name != "image_uri"]
-    n_scorers = engine.scorers or _default_scorers(engine)
-    of_scorer = {"bundle_uri": bundle_uri, "run_id": lineage["run_id"], "n_reasons": n_reasons}
-    of_scorer |= {"threads": engine.scorer_threads, "precision": precision}
-    of_reader = {"preprocess": preprocess, "limits": read_limits(engine), "carried": carried}
-    of_reader["seconds_per_fetch"] = engine.seconds_per_fetch
-
-    def build(dataset: ray.data.Dataset) -> ray.data.Dataset:
-        prepared = dataset.map_batches(
-            prepare_batch,
-            batch_format="pyarrow",
-            batch_size=None,
-            fn_kwargs=of_reader,
-            # One process decodes at a time in each task; what it may take of memory is limited where it is forked.
-            num_cpus=1,
-        )
-        return prepared.map_batches(
-            Scorer,
-            batch_format="pyarrow",
-            batch_size=engine.rows_per_block,
-            # A scorer holds no CPU slot: with one per core the pool would starve the tasks that feed it.
-            num_cpus=0,
-            num_gpus=engine.gpus_per_scorer or None,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=n_scorers),
-            fn_constructor_kwargs=of_scorer,
-        )
-
+    of_reader = {
+        "preprocess": preprocess,
+        "limits": read_limits(engine),
+        "carried": [name for name in rows.columns if name != "image_uri"],
+        "seconds_per_fetch": engine.seconds_per_fetch,
+    }
+    of_scorer = {
+        "bundle_uri": bundle_uri,
+        "run_id": lineage["run_id"],
+        "threads": engine.scorer_threads,
+        "precision": precision,
+        "n_reasons": n_reasons,
+    }
     return stream_to_table(
         rows,
         uri,
-        build=build,
+        build=functools.partial(_add_maps, engine=engine, of_reader=of_reader, of_scorer=of_scorer),
         engine=engine,
         version=version,
         lineage=lineage,
@@ -101,6 +88,29 @@ def score_manifest(
         retry=retry,
         progress=progress,
         watcher=watcher,
+    )
+
+
+def _add_maps(
+    dataset: ray.data.Dataset, *, engine: EngineConfig, of_reader: dict[str, Any], of_scorer: dict[str, Any]
+) -> ray.data.Dataset:
+    prepared = dataset.map_batches(
+        prepare_batch,
+        batch_format="pyarrow",
+        batch_size=None,
+        fn_kwargs=of_reader,
+        # One process decodes at a time in each task; what it may take of memory is limited where it is forked.
+        num_cpus=1,
+    )
+    return prepared.map_batches(
+        Scorer,
+        batch_format="pyarrow",
+        batch_size=engine.rows_per_block,
+        # A scorer holds no CPU slot: with one per core the pool would starve the tasks that feed it.
+        num_cpus=0,
+        num_gpus=engine.gpus_per_scorer or None,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=engine.scorers or _default_scorers(engine)),
+        fn_constructor_kwargs=of_scorer,
     )
 
 
