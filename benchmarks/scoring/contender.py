@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sarc_ray.instruments import busy_core_seconds
+
 _FOLDER = Path(__file__).parent
 
 
@@ -24,7 +26,7 @@ class Outcome:
     Attributes:
         wall_s: from the start of its process to its end, imports, Ray and all.
         machine_cpu_s: time in which the machine's cores worked meanwhile, for whomever: the contender with all its
-            processes, and the object store, which is served here. NaN where the system does not tell.
+            processes, and the object store, which is served here. 0 where the system does not tell.
         answer: the contender's own figures.
     """
 
@@ -43,23 +45,13 @@ def run(name: str, request: Mapping[str, Any]) -> Outcome:
         answer = Path(folder) / "answer.json"
         asked = Path(folder) / "request.json"
         asked.write_text(json.dumps(request | {"answer": str(answer)}), encoding="utf-8")
-        cpu_s, wall_s = machine_cpu_seconds(), time.perf_counter()
+        cpu_s, wall_s = busy_core_seconds(), time.perf_counter()
         command = [sys.executable, "-W", "ignore", str(_FOLDER / f"{name}.py"), str(asked)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        wall_s, cpu_s = time.perf_counter() - wall_s, machine_cpu_seconds() - cpu_s
+        wall_s, cpu_s = time.perf_counter() - wall_s, busy_core_seconds() - cpu_s
         if ended.returncode != 0 or not answer.exists():
             raise SystemExit(f"{name}: exit code {ended.returncode}\n{(ended.stdout + ended.stderr)[-3000:]}")
         return Outcome(wall_s=wall_s, machine_cpu_s=cpu_s, answer=json.loads(answer.read_text(encoding="utf-8")))
-
-
-def machine_cpu_seconds() -> float:
-    """Time in which this machine's cores have worked so far, idling and waiting left out."""
-    try:
-        fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]
-    except OSError:
-        return float("nan")
-    user, nice, system, _, _, irq, softirq, *_ = map(int, fields)
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
