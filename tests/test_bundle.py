@@ -11,12 +11,10 @@ import pytest
 
 from sarc_ray import storage
 from sarc_ray.bundle import (
-    BundleSpec,
     load_bundle,
     read_manifest_of,
     require_preprocessing,
     verify_bundle,
-    write_bundle,
 )
 from sarc_ray.errors import BundleError, EvaluationError, SchemaVersionError
 from sarc_ray.stage2.model import Stage2Model
@@ -29,6 +27,7 @@ from tests.bundle_factory import (
     make_ood,
     make_pictures,
     make_stage2,
+    write_tested,
 )
 
 GOLDEN = Path(__file__).parent / "golden" / "bundle"
@@ -50,20 +49,7 @@ def stage2(members) -> Stage2Model:
 
 @pytest.fixture
 def uri(tmp_path, members, stage2) -> str:
-    return _write(str(tmp_path / "bundle"), members, stage2)
-
-
-def _write(uri: str, members, stage2, spec: BundleSpec = SPEC, ood: bytes | None = None) -> str:
-    write_bundle(
-        uri,
-        members=members,
-        ood=make_ood(members, 5) if ood is None else ood,
-        stage2=stage2,
-        spec=spec,
-        metrics={"cv_auroc": 0.8},
-        lineage={"run": "test"},
-    )
-    return uri
+    return write_tested(str(tmp_path / "bundle"), members, stage2)
 
 
 def _with_threshold(stage2: Stage2Model, threshold: float) -> Stage2Model:
@@ -168,7 +154,7 @@ def test_score_refuses_what_does_not_fit(uri):
 
 
 def test_model_id_is_of_the_content(tmp_path, members, stage2):
-    first, again = (_write(str(tmp_path / name), members, stage2) for name in ("a", "b"))
+    first, again = (write_tested(str(tmp_path / name), members, stage2) for name in ("a", "b"))
     model_id = read_manifest_of(first).model_id
     assert read_manifest_of(again).model_id == model_id
     swapped = {name: files[::-1] for name, files in members.items()}
@@ -185,7 +171,7 @@ def test_model_id_is_of_the_content(tmp_path, members, stage2):
         "ood_threshold": (members, stage2, dataclasses.replace(SPEC, ood_threshold=2.0)),
         "ood": (members, stage2, SPEC, make_ood(members, 6)),
     }
-    ids = {read_manifest_of(_write(str(tmp_path / name), *parts)).model_id for name, parts in variants.items()}
+    ids = {read_manifest_of(write_tested(str(tmp_path / name), *parts)).model_id for name, parts in variants.items()}
     assert len(ids | {model_id}) == 8
 
 
@@ -215,7 +201,7 @@ def test_every_problem_is_named_at_once(uri):
 
 
 def test_hashes_that_were_changed_with_the_file_do_not_help(uri, members, stage2, tmp_path):
-    other = _write(str(tmp_path / "other"), members, _with_threshold(stage2, 0.01))
+    other = write_tested(str(tmp_path / "other"), members, _with_threshold(stage2, 0.01))
     storage.write_bytes(f"{uri}/stage2/model.skops", storage.read_bytes(f"{other}/stage2/model.skops"))
     _edit(
         uri,
@@ -232,7 +218,7 @@ def test_all_thresholds_are_in_the_bundle_and_one_is_in_force(tmp_path, members,
     assert [point["rule"] for point in manifest.thresholds] == list(RULES)
     assert [point["rule"] for point in manifest.thresholds if point["in_force"]] == ["youden"]
     other = dataclasses.replace(stage2, in_force="specificity")
-    found = load_bundle(_write(str(tmp_path / "other"), members, other))
+    found = load_bundle(write_tested(str(tmp_path / "other"), members, other))
     assert found.stage2.in_force == "specificity"
     assert found.manifest.threshold == stage2.thresholds[RULES.index("specificity")].threshold != stage2.threshold
     assert found.model_id != manifest.model_id
@@ -240,28 +226,6 @@ def test_all_thresholds_are_in_the_bundle_and_one_is_in_force(tmp_path, members,
     assert f"A score of {other.threshold:.4f} or more is flagged (specificity of 0.9 or more" in card
     assert sum(line.endswith("| in force |") for line in card.splitlines()) == 1
     assert "| at most 1000 flagged of 10,000 |" in card
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"kept": True, "why": "improves Brier and ICI"}, "Sigmoid calibration is in force: out of fold it improves"),
-        (
-            {"kept": False, "why": "does not improve ICI"},
-            "not in force, scores are raw scores: out of fold it does not",
-        ),
-        ({"kept": False, "brier_calibrated": None, "why": "no better"}, "scores are raw scores (no better)"),
-        ({"method": "none", "brier_calibrated": None}, "No calibration was asked for; out of fold Brier 0.1500, ICI"),
-    ],
-)
-def test_the_card_says_which_way_calibration_went(tmp_path, members, stage2, change, text):
-    figures = {"brier": 0.15, "brier_calibrated": 0.14, "ici": 0.04, "ici_calibrated": 0.03}
-    decision = dataclasses.replace(stage2.decision, **{**figures, **change})
-    uri = _write(str(tmp_path / "bundle"), members, dataclasses.replace(stage2, decision=decision))
-    card = storage.read_text(storage.join(uri, "model_card.md"))
-    assert text in card
-    assert ("Brier 0.1500 without and 0.1400 with it" in card) == (decision.brier_calibrated is not None)
-    assert verify_bundle(uri).calibration == dataclasses.asdict(decision)
 
 
 @pytest.mark.parametrize(
@@ -330,41 +294,41 @@ def test_an_interrupted_write_leaves_no_bundle(uri, members, stage2, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(storage, "write_bytes", fail_on_stage2)
         with pytest.raises(OSError, match="no space left"):
-            _write(uri, members, stage2)
+            write_tested(uri, members, stage2)
     assert len(written) == 6
     with pytest.raises(BundleError, match="not written to its end"):
         load_bundle(uri)
-    assert verify_bundle(_write(uri, members, stage2)).model_id
+    assert verify_bundle(write_tested(uri, members, stage2)).model_id
 
 
 def test_a_bundle_replaces_a_bundle_and_nothing_else(uri, members, stage2, tmp_path):
     three = make_members(5, members=3)
-    _write(uri, three, stage2)
-    _write(uri, members, stage2)  # the third members are gone
+    write_tested(uri, three, stage2)
+    write_tested(uri, members, stage2)  # the third members are gone
     verify_bundle(uri)
     storage.write_text(str(tmp_path / "home" / "thesis.txt"), "years of work")
     with pytest.raises(BundleError, match=r"holds 'thesis\.txt', which is no bundle's"):
-        _write(str(tmp_path / "home"), members, stage2)
+        write_tested(str(tmp_path / "home"), members, stage2)
     assert storage.exists(str(tmp_path / "home" / "thesis.txt"))
 
 
 def test_parts_that_do_not_fit_are_refused(tmp_path, members, stage2):
     target = str(tmp_path / "bundle")
     with pytest.raises(BundleError, match="found targets"):
-        _write(target, {"alm_kg": members["alm_kg"]}, stage2)
+        write_tested(target, {"alm_kg": members["alm_kg"]}, stage2)
     with pytest.raises(BundleError, match="crt_s has 1, needed are 2"):
-        _write(target, {**members, "crt_s": members["crt_s"][:1]}, stage2)
+        write_tested(target, {**members, "crt_s": members["crt_s"][:1]}, stage2)
     with pytest.raises(BundleError, match="one of alm_kg predicts crt_s"):
-        _write(target, {**members, "alm_kg": members["crt_s"]}, stage2)
+        write_tested(target, {**members, "alm_kg": members["crt_s"]}, stage2)
     with pytest.raises(BundleError, match="stage 2 uses age_years"):
-        _write(target, members, stage2, dataclasses.replace(SPEC, clinical_features=("age_years",)))
+        write_tested(target, members, stage2, dataclasses.replace(SPEC, clinical_features=("age_years",)))
     smaller = dataclasses.replace(SPEC, preprocess=dataclasses.replace(SPEC.preprocess, size_px=16))
     with pytest.raises(BundleError, match="knows pictures of"):
-        _write(target, members, stage2, smaller)
+        write_tested(target, members, stage2, smaller)
     with pytest.raises(BundleError, match="other convolutions than those of the first member of alm_kg"):
-        _write(target, {**members, "alm_kg": members["alm_kg"][::-1]}, stage2, ood=make_ood(members, 5))
+        write_tested(target, {**members, "alm_kg": members["alm_kg"][::-1]}, stage2, ood=make_ood(members, 5))
     with pytest.raises(BundleError, match="reference of training pictures: damaged"):
-        _write(target, members, stage2, ood=b"x")
+        write_tested(target, members, stage2, ood=b"x")
     assert not storage.exists(target)
 
 
@@ -377,76 +341,11 @@ def test_other_preprocessing_is_refused():
 
 
 def test_any_store_will_do(members, stage2):
-    uri = _write(f"memory://{uuid.uuid4().hex}/bundle", members, stage2)
+    uri = write_tested(f"memory://{uuid.uuid4().hex}/bundle", members, stage2)
     verify_bundle(uri)
     storage.write_text(storage.join(uri, "stage1/further.txt"), "x")
     with pytest.raises(BundleError, match=r"stage1/further\.txt: not part of the bundle"):
         verify_bundle(uri)
-
-
-@pytest.mark.parametrize("way", ["in_sample", "repeated_folds"])
-def test_the_card_warns_where_stage_2_learned_from_memorised_predictions(tmp_path, members, stage2, way):
-    uri = str(tmp_path / "bundle")
-    parts = {"members": members, "ood": make_ood(members, 5), "stage2": stage2, "spec": SPEC, "metrics": {}}
-    write_bundle(uri, **parts, lineage={"training_features": way})
-    card = storage.read_text(storage.join(uri, "model_card.md"))
-    assert f"| training_features | {way} |" in card
-    assert ("cross-validated figures above are too good" in card) == (way == "in_sample")
-
-
-def test_numbers_that_are_not_finite_become_null_and_the_card_says_what_is_known(tmp_path, members, stage2):
-    uri = str(tmp_path / "bundle")
-    metrics = {"cv_auroc_mean": np.float64(0.81), "cv_auroc_se": np.nan, "training_patients": np.int64(601)}
-    decision = {"why": "improves both", "images": 147, "patients": 140, "fitted_scale": 1.1, "nll": 2.5}
-    decision |= {"nll_recalibrated": 2.4, "calibration_error": 0.05, "calibration_error_recalibrated": None}
-    recalibration = {"recalibration": {"alm_kg": decision}}
-    spec = dataclasses.replace(SPEC, ood_threshold=2.5)
-    parts = {"members": members, "ood": make_ood(members, 5), "stage2": stage2}
-    write_bundle(uri, **parts, spec=spec, metrics=metrics | recalibration, lineage={"run": "r-7"})
-    expected = {"cv_auroc_mean": 0.81, "cv_auroc_se": None, "training_patients": 601, **recalibration}
-    assert read_manifest_of(uri).metrics == expected
-    card = storage.read_text(storage.join(uri, "model_card.md"))
-    for text in (
-        "| alm_kg | improves both | 1.1000 | 2.5000 | 2.4000 | 0.0500 | - | 140 |",
-        "Not a medical device",
-        "| training_patients | 601 |",
-        "| run | r-7 |",
-        "`alm_kg`",
-        "awgs2019",
-        "sigma x 1.100",
-        "above 2.500 it gets no score",
-    ):
-        assert text in card
-
-
-@pytest.mark.parametrize(
-    ("threshold", "held", "asked", "n", "text"),
-    [
-        (2.5, 0.01, 0.01, 224, "Of pictures like the 224 tuning pictures at most 1.00% are expected beyond it.\n"),
-        (
-            2.5,
-            1 / 31,
-            0.01,
-            30,
-            "at most 3.23% are expected beyond it (1.00% was asked for, and takes more of them).\n",
-        ),
-        (
-            None,
-            None,
-            0.01,
-            11,
-            "refused for it. 11 tuning pictures are too few for a threshold at a false-alarm rate of",
-        ),
-        (None, None, 0.0, 224, "a picture is; none is refused for it.\n"),
-    ],
-)
-def test_the_card_says_how_many_ordinary_pictures_the_threshold_costs(
-    tmp_path, members, stage2, threshold, held, asked, n, text
-):
-    uri, spec = str(tmp_path / "bundle"), dataclasses.replace(SPEC, ood_threshold=threshold)
-    metrics = {"ood_false_alarm_rate": held, "ood_false_alarm_rate_asked": asked, "ood_tuning_images": n}
-    write_bundle(uri, members=members, ood=make_ood(members, 5), stage2=stage2, spec=spec, metrics=metrics, lineage={})
-    assert text in storage.read_text(storage.join(uri, "model_card.md"))
 
 
 @pytest.mark.parametrize(
@@ -466,7 +365,7 @@ def test_spec_names_what_is_wrong(change, message):
 
 def test_the_gate_of_pixels_is_part_of_the_model(tmp_path, members, stage2, uri):
     gated = dataclasses.replace(SPEC, preprocess=dataclasses.replace(SPEC.preprocess, pixel_gate=True))
-    other = _write(str(tmp_path / "gated"), members, stage2, spec=gated)
+    other = write_tested(str(tmp_path / "gated"), members, stage2, spec=gated)
     assert verify_bundle(other).model_id != verify_bundle(uri).model_id
     with pytest.raises(BundleError, match=r"preprocess\.pixel_gate: found False, the bundle was trained with True"):
         require_preprocessing(gated, SPEC.preprocess)
@@ -488,7 +387,7 @@ assert not {{"torch", "ray", "sklearn", "skops"}} & set(sys.modules)
 
 def test_a_distilled_network_is_a_bundle_of_its_own_kind(tmp_path, members, stage2):
     parts, spec = make_distilled(8), dataclasses.replace(SPEC, stage1="distilled")
-    uri = _write(str(tmp_path / "bundle"), parts, stage2, spec)
+    uri = write_tested(str(tmp_path / "bundle"), parts, stage2, spec)
     manifest = verify_bundle(uri)
     assert manifest.spec.stage1 == "distilled"
     assert [path for path in sorted(manifest.files) if "member" in path] == [
@@ -500,7 +399,7 @@ def test_a_distilled_network_is_a_bundle_of_its_own_kind(tmp_path, members, stag
     assert bundle.members[0][0].network.backbone is bundle.members[1][0].network.backbone
     images_NSS, clinical = make_pictures(11, rng=np.random.default_rng(0))
     scores = bundle.score(images_NSS, clinical, device="cpu")
-    ensemble = load_bundle(_write(str(tmp_path / "ensemble"), members, stage2)).score(images_NSS, clinical)
+    ensemble = load_bundle(write_tested(str(tmp_path / "ensemble"), members, stage2)).score(images_NSS, clinical)
     assert list(scores.columns) == list(ensemble.columns)
     assert scores.notna().all(axis=None)
     assert "stage1: distilled." in storage.read_text(storage.join(uri, "model_card.md"))
@@ -510,13 +409,13 @@ def test_what_is_no_distilled_network_is_refused_as_one(tmp_path, members, stage
     target = str(tmp_path / "bundle")
     parts, spec = make_distilled(8), dataclasses.replace(SPEC, stage1="distilled")
     with pytest.raises(BundleError, match="alm_kg has 2, needed is 1 of a distilled network"):
-        _write(target, members, stage2, spec)
+        write_tested(target, members, stage2, spec)
     single = {name: of_target[:1] for name, of_target in members.items()}
     with pytest.raises(BundleError, match="one of alm_kg is an ordinary one; stage1 of the bundle is distilled"):
-        _write(target, single, stage2, spec)
+        write_tested(target, single, stage2, spec)
     twice = {name: of_target * 2 for name, of_target in parts.items()}
     with pytest.raises(BundleError, match="one of alm_kg answers for 2 members; stage1 of the bundle is ensemble"):
-        _write(target, twice, stage2)
+        write_tested(target, twice, stage2)
 
 
 def test_the_identity_of_an_ensemble_is_what_it_was_before_there_were_other_kinds(uri):

@@ -214,7 +214,7 @@ def test_exports_name_nobody_but_in_the_objects_for_the_archive(place, said):
 @pytest.mark.slow
 def test_the_whole_pipeline_keeps_to_itself_what_headers_say(ray_session, tmp_path, said):
     """Prepare, train, tune, score, evaluate and report on simulated patients whose files were planted."""
-    from tests.test_pipeline import SMALL
+    from tests.minute_run import SMALL
 
     url = str(tmp_path / "cohort")
     create_key_file(str(tmp_path / "key"))

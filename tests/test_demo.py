@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_pipeline import SMALL
+from tests.minute_run import SMALL
 
 ROOT = Path(__file__).parents[1]
 

@@ -190,7 +190,7 @@ def test_what_cannot_be_compared_is_told(tables_of, reference, tmp_path):
     with pytest.raises(ConfigError, match="no row of these months; the table has 3000 rows"):
         run_with(tables_of["same"], since="2031-01")
     images = storage.read_table(storage.join(tables_of["same"], "versions/v1")).drop(columns=["score", "flag"])
-    storage.write_table(str(tmp_path / "images/work/v1/parts/a.parquet"), images)
+    storage.write_table(storage.join(tables.parts_uri(str(tmp_path / "images"), "v1"), "a.parquet"), images)
     tables.seal(str(tmp_path / "images"), version="v1", expected_row_ids=images["row_id"].to_numpy(), lineage={})
     with pytest.raises(ConfigError, match="images: no score table: it has no score, flag"):
         run_with(str(tmp_path / "images"))

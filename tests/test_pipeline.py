@@ -25,27 +25,8 @@ from sarc_ray.privacy import create_key_file
 from sarc_ray.run import load_run
 from sarc_ray.telling import silent
 from sarc_ray.verifying import verify
+from tests.minute_run import SMALL
 
-SMALL = (
-    "simulate.derivation_n=150",
-    "simulate.external_n=60",
-    "simulate.archive_n=30",
-    "simulate.size_px=64",
-    "preprocess.size_px=32",
-    "fit.epochs=2",
-    "augment.copies=1",
-    "network.hidden_units=[8]",
-    "ensemble.members=3",
-    "distill.epochs=2",
-    "stage2.algorithms=[logistic_regression, lightgbm]",
-    "stage2.trials_per_algorithm=2",
-    "stage2.trials_per_round=1",
-    "stage2.n_repeats=2",
-    "evaluation.n_boot=200",
-    "evaluation.min_cell_size=10",
-    "engine.rows_per_block=32",
-    "engine.num_cpus=2",
-)
 URL = "s3://tests/pipeline"
 
 
@@ -516,18 +497,3 @@ def test_verbs_out_of_order_and_unknown_data_sets_are_named(run, settings, tmp_p
         pipeline.score(fresh, "archive")
     with pytest.raises(EvaluationError, match="allowed: test_internal"):
         pipeline.score(run, "archiv")
-
-
-def test_a_target_is_never_a_feature(settings):
-    with pytest.raises(ConfigError, match="alm_kg is a target too"):
-        load_run("demo", [*settings, "clinical_features=[age_years, alm_kg]"])
-
-
-@pytest.mark.parametrize("preset", ["paper", "proof", "demo"])
-def test_presets_name_every_key(preset):
-    run = load_run(preset, ["run.name=x", "run.directory=runs/x", "data.derivation=m.csv"])
-    assert run.config.ensemble.members >= 3
-    if preset == "paper":
-        assert (run.config.fit.epochs, run.config.fit.patience, run.config.fit.batch_size) == (100, 15, 32)
-        assert (run.config.network.backbone, run.config.preprocess.size_px) == ("vgg16", 224)
-        assert (run.config.augment.copies, run.config.ensemble.members) == (5, 5)

@@ -106,3 +106,18 @@ def test_a_folder_named_on_the_command_line_may_have_any_name(name):
     ]
     assert [run.config.run.directory for run in runs] == [name] * 4
     assert [run.config.data.derivation for run in runs] == [name] * 4
+
+
+def test_a_target_is_never_a_feature():
+    with pytest.raises(ConfigError, match="alm_kg is a target too"):
+        load_run("demo", [*OVERRIDES, "clinical_features=[age_years, alm_kg]"])
+
+
+@pytest.mark.parametrize("preset", ["paper", "proof", "demo"])
+def test_presets_name_every_key(preset):
+    run = load_run(preset, ["run.name=x", "run.directory=runs/x", "data.derivation=m.csv"])
+    assert run.config.ensemble.members >= 3
+    if preset == "paper":
+        assert (run.config.fit.epochs, run.config.fit.patience, run.config.fit.batch_size) == (100, 15, 32)
+        assert (run.config.network.backbone, run.config.preprocess.size_px) == ("vgg16", 224)
+        assert (run.config.augment.copies, run.config.ensemble.members) == (5, 5)

@@ -6,6 +6,7 @@ import scipy.special
 
 from sarc_ray.cohort.schema import TargetConfig
 from sarc_ray.evaluation.plan import EvaluationConfig
+from sarc_ray.evaluation.results import evaluate_dataset
 
 TARGETS = (
     TargetConfig(name="alm_kg", label="ALM", unit="kg", higher_is_worse=False, transform="identity", positive=True),
@@ -66,3 +67,27 @@ def scored_cohort(n=300, seed=1):
         truth[f"{name}_ideal_mu"] = best
         truth[f"{name}_ideal_sigma"] = sd * (sigma_N / sigma_N.mean()) ** 2
     return frame, truth
+
+
+def evaluate(frame, *, truth=None, config=None, seed=3):
+    return evaluate_dataset(
+        frame,
+        dataset="test_internal",
+        targets=TARGETS,
+        config=config or make_config(),
+        seed=seed,
+        truth=truth,
+        run_id="run-1",
+    )
+
+
+def pick(results, metric, *, outcome="sarcopenia", score="score", subgroup="all", comparator=""):
+    found = results[
+        (results["metric"] == metric)
+        & (results["outcome"] == outcome)
+        & (results["score"] == score)
+        & (results["subgroup"] == subgroup)
+        & (results["comparator"] == comparator)
+    ]
+    assert len(found) == 1, (metric, outcome, score, subgroup, len(found))
+    return found.iloc[0]

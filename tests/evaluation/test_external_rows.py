@@ -8,8 +8,7 @@ from sarc_ray.evaluation.results import evaluate_by_plan, headline_table
 from sarc_ray.stage2.calibration import Isotonic, Sigmoid, Unchanged
 from sarc_ray.stage2.local import decide
 from sarc_ray.stats import bootstrap, discrimination, hypothesis
-from tests.evaluation.cohorts import make_config, scored_cohort
-from tests.evaluation.test_results import pick
+from tests.evaluation.cohorts import make_config, pick, scored_cohort
 
 VARIABLES = ("age_years", "sex", "bmi_kg_m2")
 PLAIN = Sigmoid(1.0, 0.0)
