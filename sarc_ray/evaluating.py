@@ -46,7 +46,7 @@ def evaluate(run: Run, tell: Tell) -> Record:
         table = results_of(run, plan, frames, tell)
         run.write_result("results", table)
         for dataset, frame in frames.items():
-            storage.write_table(run.path("results", f"table_one_{dataset}.csv"), table_one(frame))
+            storage.write_table(run.path("results", f"table_one_{dataset}.csv"), by_plan(table_one(frame), plan))
         made = {
             "headline": headline_table(table, interval_level=plan.config.interval_level),
             "algorithms": finalists_table(run, datasets, plan.config),

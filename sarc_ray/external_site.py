@@ -239,7 +239,7 @@ def _write(run: Run, plan: EvaluationPlan, table: pd.DataFrame, frame: pd.DataFr
     storage.write_text(run.path("results", PLAN), write_plan(plan))
     run.write_result("results", table)
     run.write_result("headline", by_plan(headline_table(table, interval_level=plan.config.interval_level), plan))
-    storage.write_table(run.path("results", f"table_one_{SITE}.csv"), table_one(frame))
+    storage.write_table(run.path("results", f"table_one_{SITE}.csv"), by_plan(table_one(frame), plan))
 
 
 def _lineage(request: SiteRequest, plan: EvaluationPlan, bundle: BundleManifest) -> str:

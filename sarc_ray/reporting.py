@@ -180,8 +180,8 @@ def _tables_one(run: Run, cohort: pd.DataFrame, names: list[str]) -> dict[str, p
 
 
 def _read_csv(uri: str, *, texts: tuple[str, ...]) -> pd.DataFrame:
-    """A table with numbers in all other columns; a CSV file holds texts alone, empty ones for nothing."""
-    table = storage.read_table(uri)
+    """A table of one plan with numbers in all other columns; a CSV file holds texts alone, empty ones for nothing."""
+    table = storage.read_table(uri).drop(columns="plan_hash", errors="ignore")  # every page names the plan
     for name in table.columns.difference(list(texts)):
         table[name] = pd.to_numeric(table[name].replace("", np.nan))
     return table

@@ -169,7 +169,8 @@ def finalists_table(run: Run, datasets: list[str], evaluation: EvaluationConfig)
         evaluation: of the plan in force.
 
     Returns:
-        Long form, see :func:`sarc_ray.evaluation.algorithm_table.algorithm_table`.
+        Long form, see :func:`sarc_ray.evaluation.algorithm_table.algorithm_table`; ``choice`` is the rule by which one
+        of the algorithms was chosen (``stage2.choice``).
     """
     trials = storage.read_table(run.path("stage2", "trials.parquet"))
     parts = [cross_validated(trials, confidence_level=evaluation.confidence_level)]
@@ -189,7 +190,8 @@ def finalists_table(run: Run, datasets: list[str], evaluation: EvaluationConfig)
                     seed=run.config.run.seed,
                 )
             )
-    return pd.concat(parts, ignore_index=True)
+    # Figures of the internal test set are too good where it was used to choose: whoever reads the table has to know.
+    return pd.concat(parts, ignore_index=True).assign(choice=run.config.stage2.choice)
 
 
 def _labelled(frame: pd.DataFrame) -> pd.DataFrame:

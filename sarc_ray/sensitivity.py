@@ -9,6 +9,7 @@ import pandas as pd
 
 from sarc_ray import intake, stages, storage
 from sarc_ray.errors import ConfigError
+from sarc_ray.evaluation.results import by_plan
 from sarc_ray.evaluation.sensitivity import (
     ANALYSES,
     Analysis,
@@ -82,22 +83,23 @@ def compared(run: Run, other: Run, name: str) -> pd.DataFrame:
         other: of :func:`analysis_run`, scored.
         name: of the analysis.
     """
-    config = plan_in_force(run).config
+    plan = plan_in_force(run)
     rows = [
         compare(
             intake.labelled_scores(run, dataset),
             intake.labelled_scores(other, dataset),
             dataset=dataset,
-            config=config,
+            config=plan.config,
         )
         for dataset in stages.labelled_datasets(run.config)
     ]
-    return sensitivity_table(
+    table = sensitivity_table(
         name,
         rows,
         training_patients=training_patients(intake.read_cohort(other, "derivation")),
         training_patients_all=training_patients(intake.read_cohort(run, "derivation")),
     )
+    return by_plan(table, plan)
 
 
 def _table_of(run: Run, name: str) -> str:

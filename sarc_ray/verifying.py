@@ -115,7 +115,7 @@ def _results(run: Run, tell: evaluating.Tell) -> Iterator[Pair]:
             yield f"results/{name}.{ending}", (_if_there(run.path("results", f"{name}.{ending}")), again)
     for dataset, frame in frames.items():
         name = f"table_one_{dataset}.csv"
-        yield f"results/{name}", (_if_there(run.path("results", name)), table_one(frame))
+        yield f"results/{name}", (_if_there(run.path("results", name)), by_plan(table_one(frame), plan))
     for uri, again in sensitivity.compared_again(run):
         yield f"results/{uri.rsplit('/', 1)[-1]}", (_if_there(uri), again)
 

@@ -85,6 +85,8 @@ def test_a_site_without_the_run_gets_results_of_its_own(site):
     assert (results.loc[results["outcome"] == "alm_kg", "metric"] == "ccc").any()
     for name in ("results.csv", "plan.yaml", "headline.csv", "table_one_site.csv", "site_flow.csv"):
         assert storage.exists(str(folder / "out" / "results" / name))
+    described = storage.read_table(str(folder / "out" / "results" / "table_one_site.csv"))
+    assert set(described["plan_hash"]) == set(results["plan_hash"])
     contents = storage.read_table(str(folder / "out" / "manuscript" / "contents.csv")).set_index("file")
     drawn = ("flow-site", "roc-site", "calibration-site", "decision-curve-site", "table-1", "table-2", "recalibration")
     assert {f"{name}.csv" for name in drawn} <= set(contents.index)

@@ -46,6 +46,7 @@ def test_a_feature_from_the_header_counts_as_it_did_in_scoring(tuned):
     """One external patient's BMI is in the score table alone."""
     run, _, _, scores = tuned
     table = finalists_table(run, list(scores), run.config.evaluation)
+    assert set(table["choice"]) == {run.config.stage2.choice}
     external = table[table["dataset"] == "test_external"]
     assert set(external["n"]) == {N_EXTERNAL - 1}
     labels = storage.read_table(run.path("cohort", "external.parquet"))[["row_id", "outcome"]]

@@ -119,7 +119,7 @@ def run(tmp_path_factory):
     for name, table in made.items():
         run.write_result(name, by_plan(table, plan))
     frame = intake.labelled_scores(run, "test_internal")
-    storage.write_table(run.path("results", "table_one_test_internal.csv"), table_one(frame))
+    storage.write_table(run.path("results", "table_one_test_internal.csv"), by_plan(table_one(frame), plan))
     storage.write_text(run.path("results", evaluating.PLAN), write_plan(plan))
     small.finish(run, "evaluate", rows=len(results))
     # An analysis whose model is the same one.
@@ -226,6 +226,7 @@ def test_a_sensitivity_analysis_is_compared_from_its_scores(run, settings_unchan
     kept = storage.read_bytes(uri)
     table = storage.read_table(uri)
     assert table["difference"].tolist() == ["0.0"]
+    assert table["plan_hash"].tolist() == [plan_of(run).plan_hash]
     storage.write_table(uri, table.assign(difference="0.125"))
     seen = verify(run, silent).differences
     assert "results/sensitivity_over_60.csv: row 1, difference: shows 0.125, is 0.0" in seen

@@ -18,7 +18,7 @@ from sarc_ray.cohort.schema import COLUMNS
 # Version of the meaning of the metrics below; raised when a definition changes.
 PLAN_VERSION = 2
 # Version of the tables that ``evaluate`` writes; raised when one gets other columns.
-TABLES_VERSION = 2
+TABLES_VERSION = 3
 AGE_BAND, BMI_BAND = "age_band", "bmi_band"
 # Subgroups made of a number: the column that they are made of, and the setting that holds their edges.
 BANDS = {AGE_BAND: ("age_years", "age_band_edges_years"), BMI_BAND: ("bmi_kg_m2", "bmi_band_edges_kg_m2")}
